@@ -1,0 +1,19 @@
+"""Train CNNs with side branches that teach one another, ship the main branch alone."""
+
+from dhm_keras import analysis, callbacks, data, export, layers, models, objective, optimizers, sampling, schedules
+from dhm_keras.trainer import DHM
+
+__version__ = "0.1.0"
+__all__ = [
+    "DHM",
+    "analysis",
+    "callbacks",
+    "data",
+    "export",
+    "layers",
+    "models",
+    "objective",
+    "optimizers",
+    "sampling",
+    "schedules",
+]

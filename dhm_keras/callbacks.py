@@ -1,0 +1,109 @@
+"""Keras callbacks: branch sampling per epoch, the warning of consensus collapse, export of the main head."""
+
+import math
+
+import keras
+
+from dhm_keras import export, sampling
+from dhm_keras.trainer import SCOPES
+
+
+class SampleBranches(keras.callbacks.Callback):
+    """Draws the active branches at the start of each epoch (eq. 6-9, supplement D).
+
+    The draw is a function of (seed, epoch), so a resumed training continues with the same branches. After the training
+    all branches are active again.
+
+    Example: the paper's supplement D:
+
+    ```python
+    model.fit(train, epochs=164, callbacks=[dhm_keras.callbacks.SampleBranches("bernoulli", p=0.5)])
+    ```
+
+    Args:
+        sampler: `"fixed"`: all branches. `"bernoulli"`: each independently with probability `p`. `"uniform"`: `k` of
+            them without replacement. Defaults to `"fixed"`.
+        p: Float in [0, 1]. Defaults to `0.5`.
+        k: Integer >= 0. Defaults to `1`.
+        scope: `"mimic"`: all heads keep their cross-entropy, and only pairs of active heads mimic (supplement D).
+            `"branch"`: an inactive branch is not computed and stays exactly as it is (eq. 8-9). Defaults to `"mimic"`.
+        seed: Integer >= 0. Defaults to `0`.
+
+    Raises:
+        ValueError: where an argument is out of range.
+    """
+
+    def __init__(self, sampler="fixed", p=0.5, k=1, scope="mimic", seed=0):
+        super().__init__()
+        sampling.check(sampler, seed, p, k)
+        if scope not in SCOPES:
+            raise ValueError(f"Invalid value for argument `scope`. Expected one of {SCOPES}. Received: {scope!r}.")
+        self.sampler, self.p, self.k, self.scope, self.seed = sampler, p, k, scope, seed
+
+    def on_epoch_begin(self, epoch, logs=None):
+        active = sampling.sample(self.sampler, self.model.heads[1:], self.seed, epoch, self.p, self.k)
+        self.model.activate(active, self.scope)
+
+    def on_train_end(self, logs=None):
+        self.model.activate()
+
+
+class WarnOfCollapse(keras.callbacks.Callback):
+    """Says so, once, when the heads agree on nothing.
+
+    In the first steps of a training the heads can agree on the uniform distribution before they have learnt anything:
+    every mimicking term falls to nearly 0, which holds them together, while every cross-entropy stays near
+    log(classes). Such a training mostly never recovers. A large first learning rate causes it, a lower one or a short
+    warm-up prevents it.
+
+    The warning comes at the end of an epoch in which every active pair's mimicking term was below `agreement` and every
+    head's cross-entropy above `ignorance` * log(classes), both means over the epoch.
+
+    Args:
+        agreement: Float. Defaults to `0.02`.
+        ignorance: Float. Defaults to `0.9`.
+    """
+
+    def __init__(self, agreement=0.02, ignorance=0.9):
+        super().__init__()
+        self.agreement, self.ignorance = agreement, ignorance
+        self.collapsed_epoch = None
+
+    def on_train_begin(self, logs=None):
+        self.collapsed_epoch = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        terms = [logs[f"mimic_{teacher}_to_{student}"] for teacher, student in self.model.objective.pairs]
+        terms = [term for term in terms if not math.isnan(term)]
+        entropies = [logs[f"{head}_ce"] for head in self.model.heads if not math.isnan(logs[f"{head}_ce"])]
+        if self.collapsed_epoch is not None or not terms or not entropies:
+            return
+        chance = math.log(self.model.num_classes)
+        if max(terms) < self.agreement and min(entropies) > self.ignorance * chance:
+            self.collapsed_epoch = epoch
+            rate = float(self.model.optimizer.learning_rate)
+            print(
+                f"\n{self.model.name}: consensus collapse in epoch {epoch + 1}. The heads agree with one another (largest mimicking term "
+                f"{max(terms):.3f}) but not with the labels (lowest cross-entropy {min(entropies):.2f}, chance "
+                f"{chance:.2f}). Training rarely recovers: start anew with a lower learning rate (now {rate:.3g}) or a "
+                "linear warm-up over the first epochs."
+            )
+
+
+class ExportMain(keras.callbacks.Callback):
+    """Exports the main head as a SavedModel when the training ends.
+
+    Args:
+        directory: Path. Each export is the next integer version folder in it, as TensorFlow Serving expects.
+
+    Raises:
+        ValueError: if the backend is not TensorFlow.
+    """
+
+    def __init__(self, directory):
+        super().__init__()
+        export.check_backend()
+        self.directory = directory
+
+    def on_train_end(self, logs=None):
+        export.export_main(self.model, self.directory)

@@ -1,0 +1,134 @@
+"""Training batches as pure functions of (seed, epoch, step), the same on every backend."""
+
+import copy
+
+import keras
+import numpy as np
+
+# What a generator draws; the second word of its key.
+_ORDER, _CROPS, _CORRUPTION = 1, 2, 3
+
+
+def _generator(seed, purpose, epoch=0, step=0):
+    """NumPy's counter-based Philox: key and counter say everything, nothing is carried over from batch to batch."""
+    return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, step, epoch]))
+
+
+class TrainBatches(keras.utils.PyDataset):
+    """Endless shuffled batches of images with random crops and flips, for `DHM.fit`.
+
+    Batch `i` is step `i % steps_per_epoch` of epoch `first_epoch + i // steps_per_epoch`. Order, crops and flips are
+    functions of (seed, epoch, step), so a run that starts at a later epoch sees what it would have seen. The last batch
+    of an epoch may be smaller; every image comes once an epoch.
+
+    Example:
+
+    ```python
+    train = dhm_keras.data.TrainBatches(images, labels, batch_size=128, pad=4, flip=True)
+    model.fit(train, epochs=164, validation_data=(test_images, test_labels))
+    ```
+
+    Args:
+        images: Array `(n, height, width, channels)`, raw 0-255, uint8 or float.
+        labels: Integers `(n,)`, or soft labels `(n, classes)`.
+        batch_size: Integer > 0.
+        pad: Integer. Zero pixels added on every side before a crop of the old size is taken at random. Defaults to `0`.
+        flip: Boolean. Whether every other image, at random, is mirrored left to right. Defaults to `False`.
+        seed: Integer >= 0. Defaults to `0`.
+
+    Raises:
+        ValueError: if images and labels do not fit one another, or a number is out of range.
+    """
+
+    def __init__(self, images, labels, batch_size, pad=0, flip=False, seed=0):
+        super().__init__()
+        images, labels = np.asarray(images), np.asarray(labels)
+        if images.ndim != 4 or len(images) != len(labels) or not len(images):
+            raise ValueError(
+                "Invalid value for arguments `images` and `labels`. Expected (n, height, width, channels) and n labels, "
+                f"n > 0. Received: shapes {images.shape} and {labels.shape}."
+            )
+        for argument, value, least in (("batch_size", batch_size, 1), ("pad", pad, 0), ("seed", seed, 0)):
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise ValueError(
+                    f"Invalid value for argument `{argument}`. Expected an integer >= {least}. Received: {value!r}."
+                )
+        self.images, self.labels = images, labels
+        self.batch_size, self.pad, self.flip, self.seed = batch_size, pad, flip, seed
+        self.first_epoch = 0
+
+    @property
+    def steps_per_epoch(self):
+        """Number of batches in an epoch, a smaller last one counted."""
+        return -(-len(self.images) // self.batch_size)
+
+    @property
+    def num_batches(self):
+        return None  # endless: Keras then asks for batch 0, 1, 2, ... through all epochs, in order
+
+    def starting_at(self, epoch):
+        """The same batches from a later epoch on.
+
+        Args:
+            epoch: Integer >= 0.
+
+        Returns:
+            `TrainBatches` whose batch 0 is the first of `epoch`; shares the arrays.
+        """
+        later = copy.copy(self)
+        later.first_epoch = epoch
+        return later
+
+    def __getitem__(self, index):
+        epoch, step = divmod(index, self.steps_per_epoch)
+        epoch += self.first_epoch
+        order = _generator(self.seed, _ORDER, epoch).permutation(len(self.images))
+        rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+        generator = _generator(self.seed, _CROPS, epoch, step)
+        return crop_and_flip(self.images[rows], generator, self.pad, self.flip), self.labels[rows]
+
+
+def crop_and_flip(images, generator, pad, flip):
+    """Crops each image at random from itself with zeros around it, and mirrors half of them.
+
+    Args:
+        images: Array `(n, height, width, channels)`.
+        generator: `numpy.random.Generator`; three draws an image, whatever `pad` and `flip`.
+        pad: Integer. Zero pixels on every side.
+        flip: Boolean.
+
+    Returns:
+        Array of the same shape and dtype.
+    """
+    n, height, width, _ = images.shape
+    top, left = generator.integers(0, 2 * pad + 1, (2, n, 1))
+    mirrored = generator.random((n, 1)) < (0.5 if flip else 0.0)
+    rows = top + np.arange(height)  # (n, height)
+    columns = left + np.where(mirrored, np.arange(width)[::-1], np.arange(width))  # (n, width)
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def corrupt_labels(labels, ratio, num_classes, seed=0):
+    """Replaces labels by random ones (supplement E).
+
+    Args:
+        labels: Integers `(n,)`.
+        ratio: Float in [0, 1]. Exactly `round(ratio * n)` labels are drawn anew, uniformly over all classes, the right
+            one included.
+        num_classes: Integer.
+        seed: Integer >= 0; chooses which, and what they become. Defaults to `0`.
+
+    Returns:
+        New array `(n,)`.
+
+    Raises:
+        ValueError: if `ratio` is not in [0, 1].
+    """
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"Invalid value for argument `ratio`. Expected a number in [0, 1]. Received: {ratio!r}.")
+    generator = _generator(seed, _CORRUPTION)
+    corrupt = np.array(labels)
+    chosen = generator.permutation(len(corrupt))[: round(ratio * len(corrupt))]
+    corrupt[chosen] = generator.integers(0, num_classes, len(chosen))
+    return corrupt

@@ -1,0 +1,89 @@
+"""The main head as a SavedModel for TensorFlow Serving."""
+
+import os
+import pathlib
+import shutil
+
+import keras
+
+from dhm_keras.network import Network
+
+
+def export_main(model, directory):
+    """Writes the main head as the next version in `directory`.
+
+    The signature `serving_default` takes `images` and gives `logits`, float32 `(batch, classes)`, equal to the float32
+    evaluation of the weights whatever the training precision. A network with a normalization layer takes raw images,
+    uint8 `(batch, height, width, channels)`, any other float32 images as it was trained on. No variable of a branch is
+    in it, each variable once. The folder appears when it is complete.
+
+    Example:
+
+    ```python
+    path = dhm_keras.export.export_main(model, "serving/resnet32")  # serving/resnet32/1
+    logits = tf.saved_model.load(path).signatures["serving_default"](images=images)["logits"]
+    ```
+
+    Args:
+        model: A `DHM`.
+        directory: Path of the folder of versions; made if need be.
+
+    Returns:
+        Path of the new version, a string.
+
+    Raises:
+        ValueError: if the backend is not TensorFlow, or `model` has no main head.
+        OSError: if the folder cannot be written; versions already there stay as they are.
+    """
+    check_backend()
+    if not isinstance(getattr(model, "main", None), keras.Model):
+        raise ValueError(f"Invalid value for argument `model`. Expected a `DHM`. Received: {model!r}.")
+    import tensorflow as tf
+
+    main = float32_copy(model.main)
+    takes_raw = any(isinstance(layer, keras.layers.Normalization) for layer in main.layers)
+    spec = tf.TensorSpec(main.input.shape, tf.uint8 if takes_raw else tf.float32, name="images")
+
+    @tf.function(input_signature=[spec])
+    def serve(images):
+        return {"logits": main(tf.cast(images, tf.float32), training=False)}
+
+    module = tf.Module()
+    module.variables_of_main = [variable.value for variable in main.variables]
+
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    versions = [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
+    version = directory / str(max(versions, default=0) + 1)
+    partial = directory / f".{version.name}.partial"  # no integer: a watching server does not look at it
+    shutil.rmtree(partial, ignore_errors=True)
+    tf.saved_model.save(module, str(partial), signatures={"serving_default": serve})
+    os.replace(partial, version)
+    return str(version)
+
+
+def float32_copy(main):
+    """The same functional model and weights under the float32 policy.
+
+    Args:
+        main: Functional model.
+
+    Returns:
+        A new functional model with its own variables.
+    """
+    config = main.get_config()
+    for layer in config["layers"]:
+        if "dtype" in layer["config"] and layer["class_name"] != "InputLayer":
+            layer["config"]["dtype"] = "float32"
+    copy = Network.from_config(config)
+    copy.set_weights(main.get_weights())
+    return copy
+
+
+def check_backend():
+    """Raises `ValueError` if the backend cannot write a SavedModel."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"A SavedModel is written by TensorFlow, and the Keras backend is {keras.backend.backend()!r}. Save the model "
+            "(.keras), set KERAS_BACKEND=tensorflow, load it and export it there."
+        )

@@ -1,0 +1,45 @@
+"""The functional model that every builder returns."""
+
+import contextlib
+import sys
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="dhm_keras")
+class Network(keras.Model):
+    """A functional `keras.Model` of any depth.
+
+    Keras walks a functional graph by recursion, one Python frame a layer, so a chain of a thousand layers
+    (ResNet-1202 has 4,200) passes Python's recursion limit. This class raises the limit for that walk alone, wherever
+    it happens: in a builder, in `load_model`, in `.main`. In every other respect it is a plain functional model.
+
+    Args:
+        *args: `inputs` and `outputs`, as in `keras.Model`; of a network with branches, `outputs` is a dict from head to
+            logits.
+        **kwargs: `name` and `trainable`, as in `keras.Model`.
+    """
+
+    def __init__(self, *args, **kwargs):  # these very names: Keras revives such a subclass as a functional model
+        with recursion_limit(100_000):
+            super().__init__(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def recursion_limit(limit):
+    """Within, Python's recursion limit is at least `limit`.
+
+    The frames of Python functions are on the heap since Python 3.11, so depth costs memory and no C stack.
+
+    Args:
+        limit: Integer.
+
+    Yields:
+        Nothing.
+    """
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, before))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)

@@ -1,0 +1,319 @@
+"""The objective of Dynamic Hierarchical Mimicking (Li & Chen, CVPR 2020, eq. 7-9): pure functions of logits.
+
+    L = sum_h lambda_h CE(z_h) + sum_{(t, s)} mu_ts T^2 D(p_t || p_s),    p_h = softmax(z_h / T)
+
+over the active heads h and the ordered pairs (teacher, student) of active heads. Every function here returns one
+value per example; the mean over the batch is taken once, by the trainer.
+"""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+from keras import ops
+
+METHODS = ("dhm", "dsl", "baseline")
+DIRECTIONS = ("both", "top_down", "bottom_up")
+
+Pair = tuple[str, str]  # (teacher, student)
+
+
+def log_softmax(logits, temperature=1.0):
+    """Log-probabilities of `logits / temperature`, in float32 at least.
+
+    Args:
+        logits: Float tensor `(batch, classes)` of any precision.
+        temperature: Float > 0. Defaults to `1.0`.
+
+    Returns:
+        Tensor `(batch, classes)`; float32, or float64 if the logits are.
+    """
+    dtype = keras.backend.result_type(logits.dtype, "float32")
+    return ops.log_softmax(ops.cast(logits, dtype) / temperature, axis=-1)
+
+
+def targets(labels, num_classes, dtype="float32"):
+    """The distribution over the classes that each label stands for.
+
+    Args:
+        labels: Integers `(batch,)` or `(batch, 1)` in `[0, num_classes)`, or soft labels `(batch, num_classes)`.
+        num_classes: Integer.
+        dtype: Float dtype of the result. Defaults to `"float32"`.
+
+    Returns:
+        Tensor `(batch, num_classes)`. The row of an integer label out of range is NaN, so that it cannot train
+        anything unseen.
+
+    Raises:
+        ValueError: if the labels have another shape, or are floats without a column for each class.
+    """
+    labels = ops.convert_to_tensor(labels)
+    shape = tuple(labels.shape)
+    if len(shape) == 2 and shape[1] == num_classes and num_classes > 1:
+        return ops.cast(labels, dtype)
+    kind = keras.backend.standardize_dtype(labels.dtype)
+    if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)) or "int" not in kind:
+        raise ValueError(
+            f"Invalid labels. Expected integers of shape (batch,) or soft labels of shape (batch, {num_classes}), one "
+            f"column for each of the {num_classes} classes. Received: shape={shape}, dtype={kind}."
+        )
+    labels = ops.reshape(labels, (-1,))
+    in_range = ops.logical_and(labels >= 0, labels < num_classes)
+    one_hot = ops.one_hot(labels, num_classes, dtype=dtype)
+    return ops.where(in_range[:, None], one_hot, ops.full_like(one_hot, np.nan))
+
+
+def check_labels(labels, num_classes):
+    """Raises `ValueError` if an array of labels cannot train a network of `num_classes` classes.
+
+    Args:
+        labels: NumPy array or list of labels, or anything else, which passes: what is not an array is seen batch by
+            batch only.
+        num_classes: Integer.
+    """
+    if not isinstance(labels, (np.ndarray, list, tuple)):
+        return
+    labels = np.asarray(labels)
+    targets(np.zeros((1, *labels.shape[1:]), labels.dtype), num_classes)
+    if "int" in labels.dtype.name and labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+        first = int(np.flatnonzero((labels < 0) | (labels >= num_classes))[0])
+        raise ValueError(
+            f"Invalid labels. Expected integers in [0, {num_classes}), one of the network's {num_classes} classes. "
+            f"Received: {labels.ravel()[first]} at position {first}."
+        )
+
+
+def cross_entropy(log_probs, targets):
+    """Cross-entropy with the label, one value per example (eq. 2).
+
+    Args:
+        log_probs: Tensor `(batch, classes)` of untempered log-probabilities.
+        targets: Tensor `(batch, classes)`, each row a distribution.
+
+    Returns:
+        Tensor `(batch,)`.
+    """
+    return -ops.sum(targets * log_probs, axis=-1)
+
+
+def kl_divergence(teacher_log_probs, student_log_probs):
+    """KL(teacher || student), summed over the classes, one value per example.
+
+    Args:
+        teacher_log_probs: Tensor `(batch, classes)`.
+        student_log_probs: Tensor `(batch, classes)`.
+
+    Returns:
+        Tensor `(batch,)`, non-negative up to rounding.
+    """
+    return ops.sum(ops.exp(teacher_log_probs) * (teacher_log_probs - student_log_probs), axis=-1)
+
+
+def soft_cross_entropy(teacher_log_probs, student_log_probs):
+    """-sum_k p_t log p_s, the form of eq. 9: KL plus the teacher's entropy, with the same gradient for the student.
+
+    Args:
+        teacher_log_probs: Tensor `(batch, classes)`.
+        student_log_probs: Tensor `(batch, classes)`.
+
+    Returns:
+        Tensor `(batch,)`.
+    """
+    return -ops.sum(ops.exp(teacher_log_probs) * student_log_probs, axis=-1)
+
+
+DIVERGENCES = {"kl": kl_divergence, "cross_entropy": soft_cross_entropy}
+
+
+def sort_heads(names):
+    """Heads in the order of their depth: `main`, then `aux1` (the deepest fork), `aux2`, ...
+
+    Args:
+        names: Iterable of head names.
+
+    Returns:
+        Tuple of names: `main` first, then the others in natural order (`aux2` before `aux10`).
+    """
+    natural = lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]  # noqa: E731
+    return tuple(sorted(names, key=lambda name: (name != "main", natural(name))))
+
+
+def ordered_pairs(heads, direction="both"):
+    """The (teacher, student) pairs among `heads` (eq. 9; direction: section 4.3.1).
+
+    Args:
+        heads: Names of the heads, the deepest first.
+        direction: `"both"`, `"top_down"` (only shallower heads learn from deeper ones) or `"bottom_up"` (the reverse).
+            Defaults to `"both"`.
+
+    Returns:
+        Tuple of `(teacher, student)`: L (L - 1) pairs of L heads for `"both"`, half of them otherwise.
+    """
+    down = tuple(itertools.combinations(heads, 2))
+    if direction == "top_down":
+        return down
+    if direction == "bottom_up":
+        return tuple((student, teacher) for teacher, student in down)
+    return tuple(itertools.permutations(heads, 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The objective over the heads of one network: settings, validated once, and the terms they give.
+
+    `baseline`, `dsl` (deep supervision) and `dhm` are points of this one objective: no branches, cross-entropy terms
+    only, cross-entropy and mimicking terms.
+
+    Example:
+
+    ```python
+    objective = Objective(("main", "aux1", "aux2"), temperature=3.0)
+    total, cross_entropies, mimicking = objective(logits, labels, objective.pairs)
+    ```
+
+    Args:
+        heads: Names of the network's heads, the deepest first.
+        method: `"dhm"`, `"dsl"` or `"baseline"`. Defaults to `"dhm"`.
+        ce_weights: Number, or dict from head to number; heads left out weigh 1. lambda of eq. 8. Defaults to `1.0`.
+        mimic_weights: Number, or dict from `(teacher, student)` to number; pairs left out weigh 1. mu of eq. 9.
+            Defaults to `1.0`.
+        temperature: Float > 0. T of the mimicking terms, which are multiplied by T^2. Defaults to `1.0`.
+        direction: `"both"`, `"top_down"` or `"bottom_up"`. Defaults to `"both"`.
+        divergence: `"kl"`, `"cross_entropy"`, or a callable from the log-probabilities of teacher and student, both
+            `(batch, classes)`, to one value per example. Defaults to `"kl"`.
+
+    Raises:
+        ValueError: on an unknown method, direction, divergence, head or pair, a weight that is negative or not finite,
+            a temperature that is not positive, or a method that does not fit the number of heads.
+    """
+
+    heads: tuple[str, ...]
+    method: str = "dhm"
+    ce_weights: float | Mapping[str, float] = 1.0
+    mimic_weights: float | Mapping[Pair, float] = 1.0
+    temperature: float = 1.0
+    direction: str = "both"
+    divergence: str | Callable = "kl"
+
+    def __post_init__(self):
+        _expect_one_of("method", self.method, METHODS)
+        _expect_one_of("direction", self.direction, DIRECTIONS)
+        if not callable(self.divergence):
+            _expect_one_of("divergence", self.divergence, tuple(DIVERGENCES), "or a callable")
+        if not _is_number(self.temperature) or self.temperature <= 0:
+            raise ValueError(
+                f"Invalid value for argument `temperature`. Expected a number > 0. Received: {self.temperature!r}."
+            )
+        if self.method == "baseline" and len(self.heads) > 1:
+            raise ValueError(
+                "Invalid value for argument `method`. 'baseline' trains a network without branches, and this one has "
+                f"the branches {self.heads[1:]}. Build it with `branches=()`, or use method='dsl' or 'dhm'."
+            )
+        if self.method != "baseline" and len(self.heads) == 1:
+            raise ValueError(
+                f"Invalid value for argument `method`. {self.method!r} needs a network with branches, and this one has "
+                "the head 'main' alone. Build it with branches, for instance `branches=('aux1', 'aux2')`, or use "
+                "method='baseline'."
+            )
+        _check_weights("ce_weights", self.ce_weights, self.heads, "a head")
+        _check_weights("mimic_weights", self.mimic_weights, self.pairs, "a (teacher, student) pair")
+
+    @property
+    def pairs(self):
+        """All `(teacher, student)` pairs of this objective; none unless the method is `"dhm"`."""
+        return ordered_pairs(self.heads, self.direction) if self.method == "dhm" else ()
+
+    def __call__(self, logits, labels, pairs):
+        """The terms of the objective for one batch.
+
+        Args:
+            logits: Dict from head to tensor `(batch, classes)`: the active heads.
+            labels: Integers `(batch,)` or soft labels `(batch, classes)`; one label for all heads.
+            pairs: The active `(teacher, student)` pairs, a subset of `self.pairs` among the heads of `logits`.
+
+        Returns:
+            `(total, ce, mimic)`: the weighted sum, `(batch,)`; the unweighted cross-entropy per head and the unweighted
+            mimicking term (T^2 included) per pair, dicts of `(batch,)` tensors.
+        """
+        log_probs = {head: log_softmax(z) for head, z in logits.items()}
+        some = next(iter(log_probs.values()))
+        distribution = targets(labels, some.shape[-1], some.dtype)
+        ce = {head: cross_entropy(log_p, distribution) for head, log_p in log_probs.items()}
+
+        t = self.temperature
+        tempered = log_probs if t == 1 else {head: log_softmax(z, t) for head, z in logits.items()}
+        divergence = DIVERGENCES.get(self.divergence, self.divergence)
+        mimic = {
+            (teacher, student): t**2 * divergence(ops.stop_gradient(tempered[teacher]), tempered[student])
+            for teacher, student in pairs
+        }
+        total = sum(_weight(self.ce_weights, head) * term for head, term in ce.items())
+        total += sum(_weight(self.mimic_weights, pair) * term for pair, term in mimic.items())
+        return total, ce, mimic
+
+    def get_config(self):
+        """The settings (all fields but `heads`) as JSON-able values; `from_config` of the trainer reads them back."""
+        if getattr(self.divergence, "__name__", "") == "<lambda>":
+            raise ValueError(
+                "A model whose `divergence` is a lambda cannot be saved. Define it as a named function under "
+                "`@keras.saving.register_keras_serializable()`."
+            )
+        pairs = self.mimic_weights
+        return {
+            "method": self.method,
+            "ce_weights": dict(self.ce_weights) if isinstance(self.ce_weights, Mapping) else self.ce_weights,
+            "mimic_weights": [[*pair, w] for pair, w in pairs.items()] if isinstance(pairs, Mapping) else pairs,
+            "temperature": self.temperature,
+            "direction": self.direction,
+            "divergence": keras.saving.serialize_keras_object(self.divergence),
+        }
+
+
+def read_config(config):
+    """Objective settings as constructor arguments, from what `Objective.get_config` wrote.
+
+    Args:
+        config: Dict; entries that are not settings of the objective pass through.
+
+    Returns:
+        A new dict.
+    """
+    config = dict(config)
+    if isinstance(config["mimic_weights"], list):
+        config["mimic_weights"] = {(teacher, student): w for teacher, student, w in config["mimic_weights"]}
+    config["divergence"] = keras.saving.deserialize_keras_object(config["divergence"])
+    return config
+
+
+def _weight(weights, key):
+    return weights.get(key, 1.0) if isinstance(weights, Mapping) else weights
+
+
+def _is_number(value):
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value)
+
+
+def _expect_one_of(argument, value, allowed, extra=""):
+    if value not in allowed:
+        raise ValueError(
+            f"Invalid value for argument `{argument}`. Expected one of {allowed}{' ' + extra if extra else ''}. "
+            f"Received: {value!r}."
+        )
+
+
+def _check_weights(argument, weights, keys, kind):
+    items = weights.items() if isinstance(weights, Mapping) else [(None, weights)]
+    for key, weight in items:
+        if key is not None and key not in keys:
+            raise ValueError(
+                f"Invalid key in argument `{argument}`. Expected {kind} of this objective: {list(keys)}. "
+                f"Received: {key!r}."
+            )
+        if not _is_number(weight) or weight < 0:
+            raise ValueError(
+                f"Invalid value for argument `{argument}`. Expected a finite number >= 0"
+                f"{'' if key is None else f' for {key!r}'}. Received: {weight!r}."
+            )

@@ -1,0 +1,347 @@
+"""`DHM`: a Keras model that trains all the heads of a network and ships the main one."""
+
+import contextlib
+import contextvars
+import functools
+
+import keras
+from keras import ops
+
+from dhm_keras import distribute
+from dhm_keras.network import Network
+from dhm_keras.objective import Objective, check_labels, read_config, sort_heads, targets
+
+SCOPES = ("mimic", "branch")
+
+
+@keras.saving.register_keras_serializable(package="dhm_keras")
+class PerExample(keras.losses.Loss):
+    """The mean over the batch of values that are computed already.
+
+    A Keras Loss, because it is there that Keras applies sample weights and divides by the number of replicas.
+    """
+
+    def call(self, y_true, y_pred):
+        return y_pred
+
+
+class HeadMean(keras.metrics.Mean):
+    """A mean that is NaN, not 0, of no values: what a head that was inactive for a whole epoch logs."""
+
+    def result(self):
+        return ops.where(self.count > 0, super().result(), float("nan"))
+
+
+class HeadLogs:
+    """The metrics of all heads and pairs.
+
+    A plain object: the trainer lists them in `metrics`, and they do not enter its files.
+
+    Args:
+        heads: Names of the heads.
+        pairs: (teacher, student) pairs.
+        num_classes: Integer.
+    """
+
+    def __init__(self, heads, pairs, num_classes):
+        self._ce = {head: HeadMean(name=f"{head}_ce") for head in heads}
+        self._accuracy = {head: HeadMean(name=f"{head}_accuracy") for head in heads}
+        self._top5 = {head: HeadMean(name=f"{head}_top5") for head in heads if num_classes > 5}
+        self._mimic = {pair: HeadMean(name=f"mimic_{pair[0]}_to_{pair[1]}") for pair in pairs}
+
+    @property
+    def metrics(self):
+        return [m for group in (self._ce, self._mimic, self._accuracy, self._top5) for m in group.values()]
+
+    def update_terms(self, ce, mimic, weights):
+        """Takes one batch of terms of the objective: dicts of `(batch,)` tensors, times `weights`."""
+        for head, term in ce.items():
+            self._ce[head].update_state(term * weights)
+        for pair, term in mimic.items():
+            self._mimic[pair].update_state(term * weights)
+
+    def update_hits(self, logits, true_class):
+        """Takes one batch of logits, `{head: (batch, classes)}`, and the true classes, `(batch,)` integers."""
+        for head, z in logits.items():
+            hits = ops.equal(ops.argmax(z, axis=-1), true_class)
+            self._accuracy[head].update_state(ops.cast(hits, "float32"))
+            if self._top5:
+                hits = ops.in_top_k(true_class, ops.cast(z, "float32"), k=5)
+                self._top5[head].update_state(ops.cast(hits, "float32"))
+
+
+class Routing:
+    """Which part of a network a training step computes, and the train function made for it.
+
+    A plain object, so that Keras tracks neither the sub-networks, which share the network's layers, nor the functions.
+
+    Args:
+        network: Functional model with a dict of heads as output.
+        heads: All its heads, the deepest first.
+        pairs: All the objective's (teacher, student) pairs.
+    """
+
+    def __init__(self, network, heads, pairs):
+        self.network, self.heads, self.pairs = network, heads, pairs  # heads and pairs: the active ones
+        self.functions = {}  # (heads, pairs) -> train function
+        self._within_step = contextvars.ContextVar("within_step", default=False)  # a replica's thread has its own
+        self._parts = {heads: network}
+
+    def part(self, heads):
+        """The network cut down to `heads`, sharing layers and weights; made once."""
+        if heads not in self._parts:
+            outputs = {head: self.network.output[head] for head in heads}
+            self._parts[heads] = Network(self.network.input, outputs, name="_and_".join((self.network.name, *heads)))
+        return self._parts[heads]
+
+    @functools.cached_property
+    def main(self):
+        """The backbone with its own classifier, from images to logits."""
+        return Network(self.network.input, self.network.output["main"], name=f"{self.network.name}_main")
+
+    @property
+    def current(self):
+        """The part that a forward pass goes through now: the active heads within a training step, else all heads."""
+        return self.part(self.heads) if self._within_step.get() else self.network
+
+    @property
+    def is_within_step(self):
+        return self._within_step.get()
+
+    @contextlib.contextmanager
+    def step(self):
+        """Within, `current` is the part that leads to the active heads."""
+        token = self._within_step.set(True)
+        try:
+            yield
+        finally:
+            self._within_step.reset(token)
+
+
+@keras.saving.register_keras_serializable(package="dhm_keras")
+class DHM(keras.Model):
+    """Trains a network with side branches that teach one another (Dynamic Hierarchical Mimicking, CVPR 2020).
+
+    Compile it with an optimizer, fit it like any Keras model, and ship `model.main`: the backbone alone, a plain Keras
+    model without a trace of the branches. `predict`, `evaluate` and `model(x)` give all the heads.
+
+    Example:
+
+    ```python
+    network = dhm_keras.models.resnet32(num_classes=100)
+    model = dhm_keras.DHM(network)
+    model.compile(optimizer=dhm_keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=1e-4))
+    model.fit(images, labels, batch_size=128, epochs=164)
+    probabilities = keras.ops.softmax(model.main.predict(images))
+    ```
+
+    Labels are one for all heads: integers `(batch,)`, or soft labels `(batch, classes)`. `sample_weight` weighs every
+    term of the objective. Logs, each a mean over the examples of an epoch: `loss`; per head `main_ce`,
+    `main_accuracy`, `main_top5` (with more than five classes); per pair `mimic_main_to_aux1` (teacher to student, T^2
+    included). The terms are logged with sample weights but without the objective's weights. What took no part in a
+    whole epoch logs NaN. Evaluation always covers all heads and pairs.
+
+    Args:
+        network: Functional model from images to a dict of logits `(batch, classes)` with the key `"main"`; other keys
+            are branches, sorted from the deepest fork to the shallowest (`"aux1"`, `"aux2"`, ...).
+        method: `"dhm"`; `"dsl"`: deep supervision, no mimicking; `"baseline"`: a network without branches. Defaults to
+            `"dhm"`.
+        ce_weights: Number, or dict from head to number; heads left out weigh 1. Defaults to `1.0`.
+        mimic_weights: Number, or dict from `(teacher, student)` to number; pairs left out weigh 1. Defaults to `1.0`.
+        temperature: Float > 0, of the mimicking terms. Defaults to `1.0`.
+        direction: `"both"`, `"top_down"` or `"bottom_up"`. Defaults to `"both"`.
+        divergence: `"kl"`, `"cross_entropy"`, or a callable on the log-probabilities of teacher and student. Defaults to
+            `"kl"`.
+        name: String. Name of the model.
+        dtype: Dtype policy. Defaults to the network's.
+
+    Attributes:
+        network: The network given.
+        objective: The `Objective` with the settings above.
+        main: The backbone with its own classifier, a functional model from images to logits; shares the weights.
+
+    Raises:
+        ValueError: if the network or a setting is not as above.
+    """
+
+    def __init__(
+        self,
+        network,
+        method="dhm",
+        ce_weights=1.0,
+        mimic_weights=1.0,
+        temperature=1.0,
+        direction="both",
+        divergence="kl",
+        name=None,
+        dtype=None,
+    ):
+        heads = _heads(network)
+        # Inputs pass as they are: raw images are normalised in float32 by the network's first layer.
+        super().__init__(name=name, dtype=dtype or network.dtype_policy, autocast=False)
+        self.network = network
+        self.num_classes = network.output["main"].shape[-1]
+        self.objective = Objective(heads, method, ce_weights, mimic_weights, temperature, direction, divergence)
+        self._routing = Routing(network, heads, self.objective.pairs)
+        self._logs = HeadLogs(heads, self.objective.pairs, self.num_classes)
+        self._reduce = PerExample(name="objective")
+        self.build(network.input_shape)
+
+    def build(self, input_shape=None):
+        self.built = True
+
+    @property
+    def heads(self):
+        """Names of all the heads, the deepest first: `("main", "aux1", ...)`."""
+        return self.objective.heads
+
+    @property
+    def main(self):
+        return self._routing.main
+
+    @property
+    def metrics(self):
+        return [*super().metrics, *self._logs.metrics]
+
+    # Which heads take part
+
+    def activate(self, branches=None, scope="mimic"):
+        """Sets the branches that take part in the training steps from now on; `callbacks.SampleBranches` calls this.
+
+        Args:
+            branches: Names of the active branches; `main` is always active. Defaults to all.
+            scope: `"mimic"`: all heads keep their cross-entropy, and only pairs of active heads mimic (supplement D).
+                `"branch"`: an inactive branch has no term at all (eq. 8-9); it is not computed, and its weights and
+                optimizer state stay exactly as they are. Defaults to `"mimic"`.
+
+        Raises:
+            ValueError: on an unknown branch or scope.
+        """
+        if scope not in SCOPES:
+            raise ValueError(f"Invalid value for argument `scope`. Expected one of {SCOPES}. Received: {scope!r}.")
+        branches = self.heads[1:] if branches is None else tuple(branches)
+        unknown = [name for name in branches if name not in self.heads[1:]]
+        if unknown:
+            raise ValueError(
+                f"Invalid value for argument `branches`. Expected some of {self.heads[1:]}. Received: {unknown}."
+            )
+        active = tuple(head for head in self.heads if head == "main" or head in branches)
+        self._routing.heads = active if scope == "branch" else self.heads
+        self._routing.pairs = tuple(pair for pair in self.objective.pairs if set(pair) <= set(active))
+        if self.train_function is not None:
+            self.make_train_function()
+
+    def make_train_function(self, force=False):
+        """One train function per active set: a compiled function keeps the set that it was traced with."""
+        routing = self._routing
+        key = (routing.heads, routing.pairs)
+        if force or key not in routing.functions:
+            routing.part(routing.heads)
+            if not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)  # with all of them, before a step that updates some
+            with distribute.fresh_train_step(self):
+                super().make_train_function(force=True)
+            routing.functions[key] = self.train_function
+        self.train_function = routing.functions[key]
+
+    # The training step
+
+    def call(self, inputs, training=None):
+        return self._routing.current(inputs, training=training)
+
+    def train_step(self, *args):
+        """Keras's own training step, on the part of the network that leads to the active heads."""
+        with self._routing.step():
+            moving = {id(variable) for variable in self._routing.current.trainable_variables}
+            active = [id(variable) in moving for variable in self.trainable_variables]
+            with distribute.updating_only(self.optimizer, active):
+                return super().train_step(*args)
+
+    @property
+    def trainable_weights(self):
+        # What Keras's training step on TensorFlow differentiates and updates; on JAX see `distribute.updating_only`.
+        return self._routing.current.trainable_weights if self._routing.is_within_step else super().trainable_weights
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        pairs = self._routing.pairs if self._routing.is_within_step else self.objective.pairs
+        total, ce, mimic = self.objective(y_pred, y, pairs)
+        weights = 1.0 if sample_weight is None else ops.reshape(ops.cast(sample_weight, total.dtype), (-1,))
+        self._logs.update_terms(ce, mimic, weights)
+        loss = self._reduce(total, total * weights)
+        return loss + super().compute_loss(x) if self.losses else loss  # the layers' own: regularizers
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        self._logs.update_hits(y_pred, ops.argmax(targets(y, self.num_classes), axis=-1))
+        return super().compute_metrics(x, y, y_pred["main"], sample_weight)  # `metrics=` of compile: on main
+
+    # Keras's entry points
+
+    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, **kwargs):
+        """As `keras.Model.compile`, without a loss: the objective is the model's. `metrics` apply to main.
+
+        Raises:
+            ValueError: if a loss or loss weights are given.
+        """
+        if loss is not None or loss_weights is not None:
+            raise ValueError(
+                "`DHM.compile` takes no `loss` and no `loss_weights`: the objective is the model's own. Set it up in "
+                "the constructor, DHM(network, method=..., ce_weights=..., mimic_weights=..., divergence=...). "
+                f"Received: loss={loss!r}, loss_weights={loss_weights!r}."
+            )
+        self._routing.functions.clear()  # they hold the optimizer they were made with
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, **kwargs):
+        """As `keras.Model.fit`. An endless source of `dhm_keras.data` starts at `initial_epoch`, one epoch an epoch."""
+        if hasattr(x, "starting_at"):
+            kwargs.setdefault("steps_per_epoch", x.steps_per_epoch)
+            kwargs["shuffle"] = False
+            x = x.starting_at(kwargs.get("initial_epoch", 0))
+        check_labels(y, self.num_classes)
+        validation = kwargs.get("validation_data")
+        if isinstance(validation, (tuple, list)) and len(validation) > 1:
+            check_labels(validation[1], self.num_classes)
+        return super().fit(x, y, batch_size=batch_size, epochs=epochs, **kwargs)
+
+    def evaluate(self, x=None, y=None, **kwargs):
+        """As `keras.Model.evaluate`; covers all heads and pairs."""
+        check_labels(y, self.num_classes)
+        return super().evaluate(x, y, **kwargs)
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "network": keras.saving.serialize_keras_object(self.network),
+            **self.objective.get_config(),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        with keras.saving.custom_object_scope(custom_objects or {}):
+            config = read_config(config)
+            for key in ("network", "dtype"):
+                config[key] = keras.saving.deserialize_keras_object(config[key])
+            return cls(**config)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+
+def _heads(network):
+    """The names of a network's heads, the deepest first; ValueError if it is not a network as `DHM` needs it."""
+    outputs = getattr(network, "output", None)
+    if not isinstance(network, keras.Model) or not isinstance(outputs, dict) or "main" not in outputs:
+        raise ValueError(
+            "Invalid value for argument `network`. Expected a functional Keras model whose output is a dict of logits "
+            f"with the key 'main', such as dhm_keras.models.resnet32(). Received: {network!r} with the output "
+            f"{outputs!r}."
+        )
+    shapes = {head: tuple(tensor.shape) for head, tensor in outputs.items()}
+    if any(len(shape) != 2 or shape != shapes["main"] for shape in shapes.values()):
+        raise ValueError(
+            "Invalid value for argument `network`. Expected logits of one shape (batch, classes) from every head. "
+            f"Received: {shapes}."
+        )
+    return sort_heads(outputs)

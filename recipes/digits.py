@@ -1,0 +1,210 @@
+"""Does mimicking help where labels lie? Handwritten digits, 40 % of the training labels redrawn at random.
+
+    python recipes/digits.py            # three methods x five seeds
+    python recipes/digits.py --jobs 1   # one run at a time, for a GPU
+    python recipes/digits.py --smoke    # one seed, two epochs: seconds
+
+Trains a small ResNet (14 layers, two branches) as baseline, with deep supervision (DSL) and with DHM, at one learning
+rate for all, as in supplement E of the paper in miniature. Data come with scikit-learn, nothing is downloaded. Prints a
+table of test errors, draws `curves.png`, exports the best main head and has a fresh process with TensorFlow alone check
+it. A second start with the same settings keeps the runs that are finished.
+
+Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed: same batches, no TensorBoard, no export.
+"""
+
+import concurrent.futures
+import importlib.util
+import multiprocessing
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
+
+import keras
+import numpy as np
+from absl import app, flags, logging
+
+import dhm_keras as dhm
+from dhm_keras.models import Branch, cifar_resnet
+from dhm_keras.run import Run
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("run_dir", None, "Folder of the runs. Default: runs/digits, or runs/digits-smoke with --smoke.")
+flags.DEFINE_integer("seeds", 5, "Number of seeds.", lower_bound=1)
+flags.DEFINE_integer("epochs", 20, "Number of epochs.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 0.05, "First learning rate, of all methods; a cosine takes it to 0.", 1e-6)
+flags.DEFINE_float("warmup_epochs", 0.0, "Epochs over which the learning rate rises from 0.", lower_bound=0.0)
+flags.DEFINE_float("corrupt", 0.4, "Share of the training labels that is redrawn.", 0.0, 1.0)
+flags.DEFINE_integer("jobs", None, "Runs at a time, each on its share of the cores. Default: one a core.", lower_bound=1)
+flags.DEFINE_boolean("smoke", False, "One seed, two epochs: shows in seconds that everything works.")
+
+METHODS = ("baseline", "dsl", "dhm")
+BRANCHES = {"aux1": Branch(2, (2,), (128,)), "aux2": Branch(1, (2, 1), (32, 64))}
+BATCH_SIZE = 64
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+HAS_TENSORBOARD = ON_TENSORFLOW and importlib.util.find_spec("tensorboard") is not None
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    seeds, epochs = (1, 2) if FLAGS.smoke else (FLAGS.seeds, FLAGS.epochs)
+    folder = pathlib.Path(FLAGS.run_dir or ("runs/digits-smoke" if FLAGS.smoke else "runs/digits"))
+    settings = {
+        "epochs": epochs,
+        "learning_rate": FLAGS.learning_rate,
+        "warmup_epochs": FLAGS.warmup_epochs,
+        "corrupt": FLAGS.corrupt,
+        "backend": keras.backend.backend(),
+    }
+    print(f"{len(METHODS)} methods x {seeds} seeds, batch {BATCH_SIZE}, momentum 0.9, weight decay 1e-4, {settings}")
+    print(f"Runs go to {folder}/METHOD-SEED")
+    if not ON_TENSORFLOW:
+        print(f"The backend is {keras.backend.backend()}, not TensorFlow: no TensorBoard logs, no export.")
+    elif not HAS_TENSORBOARD:
+        print("TensorBoard is not installed: no TensorBoard logs. (pip install 'dhm_keras[demo]')")
+
+    runs = {
+        method: [Run(folder / f"{method}-{seed}", {"method": method, "seed": seed, **settings}) for seed in range(seeds)]
+        for method in METHODS
+    }
+    train_all([run for method in METHODS for run in runs[method] if run.result is None], epochs)
+
+    print_table(runs)
+    dhm.analysis.plot_curves(
+        {method: [run.history for run in runs[method]] for method in METHODS},
+        folder / "curves.png",
+        title=f"Digits, {FLAGS.corrupt:.0%} of the training labels redrawn, {seeds} seed{'s' if seeds > 1 else ''}",
+    )
+    print(f"Curves: {folder}/curves.png")
+    if ON_TENSORFLOW:
+        every = [run for method in METHODS for run in runs[method]]
+        export(min(every, key=lambda run: run.result["best_error"]), folder / "serving")
+
+
+def train_all(runs, epochs):
+    """Trains the runs, several at a time, each process on its own cores: small kernels gain little from many threads."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    jobs = min(FLAGS.jobs or os.cpu_count(), max(len(runs), 1))
+    spawn = multiprocessing.get_context("spawn")
+    workers, epochs_done = spawn.Value("i", 0), spawn.Value("i", 0)
+    print(f"Training {len(runs)} runs, {jobs} at a time", flush=True)
+    bar = keras.utils.Progbar(len(runs) * epochs, unit_name="epoch") if sys.stdout.isatty() else None
+    with concurrent.futures.ProcessPoolExecutor(
+        jobs, spawn, initializer=start_worker, initargs=(workers, epochs_done, cores, jobs)
+    ) as pool:
+        pending = {pool.submit(train, run): run for run in runs}
+        while pending:
+            finished, _ = concurrent.futures.wait(pending, timeout=1)
+            if bar:
+                bar.update(epochs_done.value)
+            for future in finished:
+                future.result()
+                run = pending.pop(future)
+                print(f" {run.folder.name}: test error {run.result['last_error']:.2f} %, {run.result['seconds']:.0f} s", flush=True)
+
+
+def start_worker(workers, epochs_done, cores, jobs):
+    """Runs once in each process, before TensorFlow or JAX look how many cores there are."""
+    Progress.epochs_done = epochs_done
+    with workers:
+        number, workers.value = workers.value, workers.value + 1
+    if len(cores) >= jobs:
+        os.sched_setaffinity(0, cores[number % jobs :: jobs])
+
+
+class Progress(keras.callbacks.Callback):
+    """Counts the epochs of all processes."""
+
+    epochs_done = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        with self.epochs_done:
+            self.epochs_done.value += 1
+
+
+def train(run):
+    """Trains one network and leaves history, logs, checkpoints and result in the run's folder."""
+    method, seed, epochs = run.config["method"], run.config["seed"], run.config["epochs"]
+    (images, labels), test = dhm.data.digits()
+    labels = dhm.data.corrupt_labels(labels, run.config["corrupt"], num_classes=10, seed=0)  # the same for every run
+    batches = dhm.data.TrainBatches(images, labels, BATCH_SIZE, pad=2, seed=seed)
+    keras.utils.set_random_seed(seed)
+    network = cifar_resnet(
+        blocks=2,
+        num_classes=10,
+        branches={} if method == "baseline" else BRANCHES,
+        input_shape=(16, 16, 3),
+        normalization=dhm.data.DIGITS_MEAN_STD,
+        name="digits_resnet14",
+    )
+    model = dhm.DHM(network, method=method, name=run.folder.name)
+    schedule = dhm.schedules.Cosine(
+        run.config["learning_rate"], batches.steps_per_epoch, epochs, run.config["warmup_epochs"]
+    )
+    model.compile(optimizer=dhm.optimizers.SGD(schedule, momentum=0.9, weight_decay=1e-4))
+    callbacks = [
+        keras.callbacks.ModelCheckpoint(run.path("best.keras"), "val_main_accuracy", mode="max", save_best_only=True),
+        keras.callbacks.CSVLogger(run.path("history.csv")),
+        dhm.callbacks.WarnOfCollapse(),
+        Progress(),
+    ]
+    if HAS_TENSORBOARD:
+        callbacks.append(keras.callbacks.TensorBoard(run.path("tensorboard"), write_graph=False))
+    start = time.perf_counter()
+    history = model.fit(
+        batches, epochs=epochs, validation_data=test, validation_batch_size=1000, callbacks=callbacks, verbose=0
+    ).history
+    model.save(run.path("last.keras"))
+    errors = [100 * (1 - accuracy) for accuracy in history["val_main_accuracy"]]
+    run.finish({"last_error": errors[-1], "best_error": min(errors), "seconds": time.perf_counter() - start})
+
+
+def print_table(runs):
+    """Test error of main in per cent, mean and standard deviation over the seeds, of the last and the best epoch."""
+    print("\nTop-1 test error of main, %: mean (standard deviation) over the seeds")
+    print(f"{'method':<10}{'last epoch':>16}{'best epoch':>16}   last epoch of each seed")
+    for method, of_method in runs.items():
+        last, best = (np.array([run.result[key] for run in of_method]) for key in ("last_error", "best_error"))
+        columns = [
+            f"{errors.mean():.2f}" + (f" ({errors.std(ddof=1):.2f})" if len(errors) > 1 else "") for errors in (last, best)
+        ]
+        print(f"{method:<10}{columns[0]:>16}{columns[1]:>16}   {', '.join(f'{error:.2f}' for error in last)}")
+    print("The best epoch is chosen on the test set, as papers on CIFAR do; the last is not chosen at all.\n")
+
+
+IN_A_FRESH_PROCESS = """
+import sys, numpy, tensorflow
+path, images, logits = sys.argv[1:]
+serve = tensorflow.saved_model.load(path).signatures["serving_default"]
+numpy.save(logits, serve(images=tensorflow.constant(numpy.load(images)))["logits"])
+"""
+
+
+def export(run, directory):
+    """Exports the best main head of a run, and compares its answers, from a process without Keras, with the model's."""
+    _, (images, labels) = dhm.data.digits()
+    model = keras.models.load_model(run.path("best.keras"))
+    path = dhm.export.export_main(model, directory)
+    sent, answered = directory / "images.npy", directory / "logits.npy"
+    np.save(sent, images)
+    command = [sys.executable, "-c", IN_A_FRESH_PROCESS, path, str(sent), str(answered)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        raise SystemExit(f"The exported model {path} could not be run by TensorFlow alone:\n{process.stderr[-2000:]}")
+    served, expected = np.load(answered), model.main.predict(images, batch_size=1000, verbose=0)
+    sent.unlink(), answered.unlink()
+    same = int((served.argmax(-1) == expected.argmax(-1)).sum())
+    print(
+        f"Exported main of {run.folder.name} to {path}. In a fresh process TensorFlow alone predicts {same} of "
+        f"{len(images)} test images as the model does (largest difference of a logit {abs(served - expected).max():.1e}), "
+        f"test error {100 * (served.argmax(-1) != labels).mean():.2f} %."
+    )
+    if same < len(images):
+        raise SystemExit("The exported model differs from the trained one.")
+
+
+if __name__ == "__main__":
+    app.run(main)

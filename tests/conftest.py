@@ -1,0 +1,59 @@
+"""What all tests share: two logical CPUs on TensorFlow, the golden numbers, float64 where a test asks for it."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+if ON_TENSORFLOW:
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+def pytest_collection_modifyitems(config, items):
+    """On another backend the tests of what TensorFlow alone can do are not part of the suite."""
+    if not ON_TENSORFLOW:
+        elsewhere = [item for item in items if item.get_closest_marker("tensorflow")]
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in elsewhere]
+
+
+@pytest.fixture
+def golden():
+    """Loads a file of golden numbers by its name."""
+    return lambda name: np.load(pathlib.Path(__file__).parent / "golden" / f"{name}.npz")
+
+
+@pytest.fixture
+def float64():
+    """Within the test Keras computes in float64, on JAX with the precision that its settings allow."""
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx("float32")
+
+
+@pytest.fixture
+def mixed(request):
+    """Within the test the dtype policy is the test's parameter."""
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def mirrored():
+    """A MirroredStrategy on two logical CPUs; one for all tests, a second one would meet the first's collectives."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(0)

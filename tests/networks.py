@@ -1,0 +1,69 @@
+"""Small networks and data that the tests share, and the release's names for the weights of a CIFAR ResNet."""
+
+import re
+
+import keras
+import numpy as np
+
+import dhm_keras as dhm
+from dhm_keras.models import Branch, cifar_resnet
+
+RESNET8 = {"aux1": Branch(2, (1,), (128,)), "aux2": Branch(1, (1, 1), (32, 64))}
+
+
+def resnet8(branches=RESNET8, num_classes=10, input_shape=(32, 32, 3), **kwargs):
+    return cifar_resnet(1, num_classes, branches, input_shape, **kwargs)
+
+
+def tiny(num_classes=3, names=("main", "aux1", "aux2"), regularizer=None):
+    """Three convolutions with a head after each: builds and traces in a moment."""
+    image = x = keras.Input((8, 8, 3))
+    logits = {}
+    for depth, name in enumerate(reversed(names)):
+        x = keras.layers.Conv2D(4, 3, use_bias=False, name=f"stem{depth}")(x)
+        x = keras.layers.ReLU()(dhm.layers.BatchNormalization(name=f"stem{depth}_bn")(x))
+        y = x
+        if name != "main":
+            y = keras.layers.Conv2D(4, 1, name=f"{name}_conv", kernel_regularizer=regularizer)(y)
+            y = dhm.layers.BatchNormalization(name=f"{name}_bn")(y)
+        y = keras.layers.GlobalAveragePooling2D(name=f"{name}_pool")(y)
+        logits[name] = keras.layers.Dense(num_classes, name=name, dtype="float32")(y)
+    return dhm.network.Network(image, logits, name="tiny")
+
+
+def batch(n=16, num_classes=3, shape=(8, 8, 3), seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((n, *shape)).astype("float32"), rng.integers(0, num_classes, n)
+
+
+def sgd(learning_rate=0.1):
+    return dhm.optimizers.SGD(learning_rate, momentum=0.9, weight_decay=1e-3)
+
+
+def values(variables):
+    return {variable.path: np.asarray(keras.ops.convert_to_numpy(variable.value)) for variable in variables}
+
+
+def torch_name(path):
+    """The name in the release's state dict of a variable of a CIFAR ResNet."""
+    layer, variable = path.rsplit("/", 1)
+    variable = {
+        "kernel": "weight",
+        "gamma": "weight",
+        "bias": "bias",
+        "beta": "bias",
+        "moving_mean": "running_mean",
+        "moving_variance": "running_var",
+    }[variable]
+    in_block = re.fullmatch(r"(?:aux(\d)_)?stack(\d)_block(\d+)_(.*)", layer)
+    if in_block:
+        head, stage, block, layer = in_block.groups()
+        return f"layer{stage}{f'_head{head}' if head else ''}.{int(block) - 1}.{layer}.{variable}"
+    if layer in ("conv", "bn"):
+        return f"{layer}1.{variable}"
+    return f"fc{'' if layer == 'main' else '_head' + layer[3:]}.{variable}"
+
+
+def from_torch(weight):
+    """OIHW kernels to HWIO, dense (out, in) to (in, out)."""
+    return weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T

@@ -1,0 +1,103 @@
+"""Branch sampling in a training, the warning of consensus collapse, export at the end."""
+
+import keras
+import numpy as np
+import pytest
+from networks import batch, sgd, tiny, values
+
+import dhm_keras as dhm
+from dhm_keras.callbacks import ExportMain, SampleBranches, WarnOfCollapse
+from dhm_keras.sampling import sample
+
+
+def fit(callback, epochs=6, initial_epoch=0, model=None):
+    if model is None:
+        model = dhm.DHM(tiny())
+        model.compile(optimizer=sgd(0.05))
+    history = model.fit(*batch(16), epochs=epochs, initial_epoch=initial_epoch, callbacks=[callback], verbose=0).history
+    return model, history
+
+
+@pytest.mark.parametrize("sampler, kwargs", [("fixed", {}), ("bernoulli", {"p": 0.4}), ("uniform", {"k": 1})])
+@pytest.mark.parametrize("scope", ["mimic", "branch"])
+def test_each_epoch_trains_what_its_draw_says(sampler, kwargs, scope):
+    _, history = fit(SampleBranches(sampler, scope=scope, seed=3, **kwargs))
+    for epoch in range(6):
+        active = ("main", *sample(sampler, ("aux1", "aux2"), 3, epoch, **kwargs))
+        for key, column in history.items():
+            heads = [head for head in ("main", "aux1", "aux2") if head in key]
+            masked = not set(heads) <= set(active) and (scope == "branch" or key.startswith("mimic"))
+            assert np.isnan(column[epoch]) == masked, (epoch, key, active)
+
+
+def test_a_later_start_draws_the_same_branches():
+    _, whole = fit(SampleBranches("bernoulli", scope="branch"), epochs=6)
+    _, later = fit(SampleBranches("bernoulli", scope="branch"), epochs=6, initial_epoch=3)
+    assert np.isnan(whole["aux1_ce"][3:]).tolist() == np.isnan(later["aux1_ce"]).tolist()
+
+
+def test_after_the_training_all_branches_are_active_again():
+    model, _ = fit(SampleBranches("uniform", k=0, scope="branch"), epochs=2)
+    before = values(model.trainable_variables)
+    _, history = fit(keras.callbacks.Callback(), epochs=1, model=model)
+    assert not np.isnan([column[0] for column in history.values()]).any()
+    assert not np.array_equal(before["aux1_conv/kernel"], values(model.trainable_variables)["aux1_conv/kernel"])
+
+
+@pytest.mark.parametrize(
+    "kwargs, words",
+    [({"sampler": "gumbel"}, "`sampler`"), ({"scope": "loss"}, "`scope`"), ({"p": -1}, "`p`"), ({"k": 1.5}, "`k`")],
+)
+def test_wrong_arguments_are_refused_at_once(kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        SampleBranches(**kwargs)
+
+
+def epoch_logs(ce, mimic, model):
+    logs = {f"{head}_ce": ce for head in model.heads}
+    return {**logs, **{f"mimic_{t}_to_{s}": mimic for t, s in model.objective.pairs}}
+
+
+@pytest.fixture
+def watched():
+    model = dhm.DHM(tiny(num_classes=10), name="mine")
+    model.compile(optimizer=sgd(0.1))
+    callback = WarnOfCollapse()
+    callback.set_model(model)
+    callback.on_train_begin()
+    return callback
+
+
+def test_collapse_is_told_once_with_what_to_change(watched, capsys):
+    # Cross-entropies and mimicking terms as measured on the digits at a learning rate of 0.1: chance is 2.30.
+    for epoch, (ce, mimic) in enumerate([(2.79, 1.0), (2.32, 0.18), (2.23, 0.019), (2.22, 0.005)]):
+        watched.on_epoch_end(epoch, epoch_logs(ce, mimic, watched.model))
+    said = capsys.readouterr().out
+    assert said.count("consensus collapse") == 1 and "mine" in said and "epoch 3" in said
+    assert "lower learning rate (now 0.1)" in said and "warm-up" in said
+    assert watched.collapsed_epoch == 2
+
+
+def test_a_healthy_run_is_silent(watched, capsys):
+    # As measured at 0.05: the terms fall, too, but the cross-entropies fall with them.
+    for epoch, (ce, mimic) in enumerate([(2.36, 0.113), (2.20, 0.079), (1.97, 0.065), (1.5, 0.03), (1.2, 0.01)]):
+        watched.on_epoch_end(epoch, epoch_logs(ce, mimic, watched.model))
+    assert capsys.readouterr().out == ""
+
+
+def test_without_mimicking_there_is_no_collapse(watched, capsys):
+    watched.on_epoch_end(0, epoch_logs(2.3, float("nan"), watched.model))
+    dsl = dhm.DHM(tiny(num_classes=10), method="dsl")
+    watched.set_model(dsl)
+    watched.on_epoch_end(1, epoch_logs(2.3, 0.0, dsl))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.tensorflow
+def test_export_at_the_end_of_the_training(tmp_path):
+    import tensorflow as tf
+
+    model, _ = fit(ExportMain(tmp_path), epochs=1)
+    x, _ = batch()
+    served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"](images=tf.constant(x))["logits"]
+    np.testing.assert_allclose(served, model.main.predict(x, verbose=0), atol=1e-6)

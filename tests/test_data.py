@@ -1,0 +1,140 @@
+"""Batches as functions of (seed, epoch, step), crops, corrupt labels, the digits."""
+
+import numpy as np
+import pytest
+from networks import sgd, tiny
+
+import dhm_keras as dhm
+from dhm_keras.data import TrainBatches, corrupt_labels, digits
+from dhm_keras.data.batches import _generator, crop_and_flip
+
+
+def numbered(n=10, size=4):
+    """Images whose pixels tell the image, the row and the column."""
+    image, row, column = np.meshgrid(range(n), range(size), range(size), indexing="ij")
+    return np.stack([image, row + 1, column + 1], -1).astype("uint8"), np.arange(n)
+
+
+def test_every_image_comes_once_an_epoch_with_its_label():
+    train = TrainBatches(*numbered(10), batch_size=4, pad=1, flip=True)
+    assert train.steps_per_epoch == 3
+    for epoch in range(3):
+        batches = [train[3 * epoch + step] for step in range(3)]
+        assert [len(labels) for _, labels in batches] == [4, 4, 2]
+        assert sorted(np.concatenate([labels for _, labels in batches])) == list(range(10))
+        for images, labels in batches:
+            inside = images[:, 1:3, 1:3, 0]  # a crop of one pixel at most leaves the middle inside the image
+            assert (inside == labels[:, None, None]).all()
+
+
+def test_a_batch_is_a_function_of_seed_epoch_and_step():
+    data = numbered()
+    one, same, other = (TrainBatches(*data, batch_size=4, pad=2, flip=True, seed=seed) for seed in (5, 5, 6))
+    later = one.starting_at(2)
+    for i in (7, 0, 3):  # in any order
+        np.testing.assert_array_equal(one[i][0], same[i][0])
+        np.testing.assert_array_equal(later[i][0], one[i + 6][0])
+    assert not all(np.array_equal(one[i][1], other[i][1]) for i in range(3))
+    assert not np.array_equal(one[0][1], one[3][1])  # the next epoch has another order
+
+
+def test_known_batches():
+    # A change of these numbers breaks the resume of runs that were started before it.
+    train = TrainBatches(*numbered(), batch_size=5, pad=2, flip=True, seed=1)
+    assert [train[i][1].tolist() for i in range(2)] == KNOWN_ORDER
+    assert train[0][0][:, 1, 1, 1:].tolist() == KNOWN_PIXELS
+
+
+KNOWN_ORDER, KNOWN_PIXELS = [], []
+
+
+def test_a_crop_is_a_window_of_the_zero_padded_image_or_its_mirror():
+    images, _ = numbered(200, size=4)
+    crops = crop_and_flip(images, _generator(0, 9), pad=1, flip=True)
+    seen = set()
+    for image, crop in zip(images, crops):
+        padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+        windows = {
+            (top, left, mirrored): padded[top : top + 4, left : left + 4][:, :: -1 if mirrored else 1]
+            for top in range(3)
+            for left in range(3)
+            for mirrored in (False, True)
+        }
+        matches = [key for key, window in windows.items() if np.array_equal(window, crop)]
+        assert len(matches) == 1
+        seen.update(matches)
+    assert len(seen) == 18  # each image draws its own
+    np.testing.assert_array_equal(crop_and_flip(images, _generator(0, 9), pad=0, flip=False), images)
+
+
+def test_fit_takes_the_batches_in_order_from_the_initial_epoch(monkeypatch):
+    taken = []
+    original = TrainBatches.__getitem__
+
+    def recording(self, index):
+        taken.append((self.first_epoch, index))
+        return original(self, index)
+
+    monkeypatch.setattr(TrainBatches, "__getitem__", recording)
+    rng = np.random.default_rng(0)
+    train = TrainBatches(rng.random((10, 8, 8, 3), "float32"), rng.integers(0, 3, 10), batch_size=4)
+    model = dhm.DHM(tiny())
+    model.compile(optimizer=sgd(0.01))
+    history = model.fit(train, epochs=5, initial_epoch=3, verbose=0)
+    assert history.epoch == [3, 4] and {first for first, _ in taken} == {3}
+    indices = [index for _, index in taken]
+    start = len(indices) - indices[::-1].index(0) - 1  # Keras looks at the first batches before it trains
+    assert indices[start:][:6] == list(range(6))
+
+
+def test_training_from_batches_equals_training_from_the_same_arrays():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((12, 8, 8, 3), "float32"), rng.integers(0, 3, 12)
+    train = TrainBatches(x, y, batch_size=4)
+    order = np.concatenate([train[i][1] for i in range(3)])
+    images = np.concatenate([train[i][0] for i in range(3)])
+    one, other = dhm.DHM(tiny()), dhm.DHM(tiny())
+    other.set_weights(one.get_weights())
+    for model in (one, other):
+        model.compile(optimizer=sgd(0.01))
+    loss = one.fit(train, epochs=1, verbose=0).history["loss"]
+    assert loss == other.fit(images, order, batch_size=4, shuffle=False, verbose=0).history["loss"]
+
+
+@pytest.mark.parametrize("ratio, n", [(0.4, 768), (0.2, 50_000), (0.0, 10), (1.0, 1000)])
+def test_corruption_is_exact_in_number_and_uniform(ratio, n):
+    labels = np.arange(n) % 10
+    corrupt = corrupt_labels(labels, ratio, 10, seed=3)
+    chosen = round(ratio * n)
+    wrong = (corrupt != labels).sum()
+    assert wrong <= chosen and abs(wrong - 0.9 * chosen) <= 4 * np.sqrt(0.09 * chosen)  # a tenth is right by chance
+    np.testing.assert_array_equal(corrupt, corrupt_labels(labels, ratio, 10, seed=3))
+    np.testing.assert_array_equal(labels, np.arange(n) % 10)
+    if n == 50_000:
+        shares = np.bincount(corrupt[corrupt != labels], minlength=10) / wrong
+        np.testing.assert_allclose(shares, 0.1, atol=0.015)
+
+
+def test_digits():
+    (train, train_labels), (test, test_labels) = digits()
+    assert train.shape == (768, 16, 16, 3) and test.shape == (997, 16, 16, 3) and train.dtype == np.uint8
+    assert (train.max(), set(train_labels), set(test_labels)) == (255, set(range(10)), set(range(10)))
+    assert (train[:, ::2, ::2] == train[:, 1::2, 1::2]).all() and (train[..., 0] == train[..., 2]).all()
+    pixels = lambda images: {image.tobytes() for image in images}  # noqa: E731
+    assert not pixels(train) & pixels(test)
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: TrainBatches(np.zeros((3, 4, 4, 3)), np.zeros(2), 2), "shapes (3, 4, 4, 3) and (2,)"),
+        (lambda: TrainBatches(np.zeros((3, 4, 4)), np.zeros(3), 2), "(n, height, width, channels)"),
+        (lambda: TrainBatches(*numbered(), batch_size=0), "`batch_size`"),
+        (lambda: TrainBatches(*numbered(), batch_size=2, pad=-1), "`pad`"),
+        (lambda: corrupt_labels(np.arange(4), 1.2, 4), "`ratio`"),
+    ],
+)
+def test_wrong_arguments_are_refused(make, words):
+    with pytest.raises(ValueError) as error:
+        make()
+    assert words in str(error.value)
