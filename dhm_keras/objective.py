@@ -60,7 +60,7 @@ def targets(labels, num_classes, dtype="float32"):
             f"Invalid labels. Expected integers of shape (batch,) or soft labels of shape (batch, {num_classes}), one "
             f"column for each of the {num_classes} classes. Received: shape={shape}, dtype={kind}."
         )
-    labels = ops.reshape(labels, (-1,))
+    labels = ops.cast(ops.reshape(labels, (-1,)), "int32")
     in_range = ops.logical_and(labels >= 0, labels < num_classes)
     one_hot = ops.one_hot(labels, num_classes, dtype=dtype)
     return ops.where(in_range[:, None], one_hot, ops.full_like(one_hot, np.nan))

@@ -264,6 +264,7 @@ class DHM(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         pairs = self._routing.pairs if self._routing.is_within_step else self.objective.pairs
+        y = distribute.checked_labels(y, self.num_classes)
         total, ce, mimic = self.objective(y_pred, y, pairs)
         weights = 1.0 if sample_weight is None else ops.reshape(ops.cast(sample_weight, total.dtype), (-1,))
         self._logs.update_terms(ce, mimic, weights)
@@ -292,16 +293,19 @@ class DHM(keras.Model):
         super().compile(optimizer=optimizer, **kwargs)
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, **kwargs):
-        """As `keras.Model.fit`. An endless source of `dhm_keras.data` starts at `initial_epoch`, one epoch an epoch."""
+        """As `keras.Model.fit`. Endless batches of `dhm_keras.data` start at `initial_epoch`, one epoch an epoch."""
         if hasattr(x, "starting_at"):
             kwargs.setdefault("steps_per_epoch", x.steps_per_epoch)
             kwargs["shuffle"] = False
-            x = x.starting_at(kwargs.get("initial_epoch", 0))
+            x = x.starting_at(kwargs.get("initial_epoch", 0)).for_backend()
         check_labels(y, self.num_classes)
-        validation = kwargs.get("validation_data")
-        if isinstance(validation, (tuple, list)) and len(validation) > 1:
-            check_labels(validation[1], self.num_classes)
-        return super().fit(x, y, batch_size=batch_size, epochs=epochs, **kwargs)
+        validation = kwargs.pop("validation_data", None)
+        if validation is not None:
+            if isinstance(validation, (tuple, list)) and len(validation) > 1:
+                check_labels(validation[1], self.num_classes)
+            of_validation = kwargs.get("validation_batch_size") or batch_size or 32  # 32: Keras's default
+            validation = distribute.validation_dataset(validation, of_validation)
+        return super().fit(x, y, batch_size=batch_size, epochs=epochs, validation_data=validation, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
         """As `keras.Model.evaluate`; covers all heads and pairs."""

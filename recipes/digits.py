@@ -6,7 +6,7 @@
 
 Trains a small ResNet (14 layers, two branches) as baseline, with deep supervision (DSL) and with DHM, at one learning
 rate for all, as in supplement E of the paper in miniature. Data come with scikit-learn, nothing is downloaded. Prints a
-table of test errors, draws `curves.png`, exports the best main head and has a fresh process with TensorFlow alone check
+table of test errors, draws `curves.png`, exports the best main head and has a fresh process with plain TensorFlow check
 it. A second start with the same settings keeps the runs that are finished.
 
 Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed: same batches, no TensorBoard, no export.
@@ -66,10 +66,15 @@ def main(_):
     elif not HAS_TENSORBOARD:
         print("TensorBoard is not installed: no TensorBoard logs. (pip install 'dhm_keras[demo]')")
 
-    runs = {
-        method: [Run(folder / f"{method}-{seed}", {"method": method, "seed": seed, **settings}) for seed in range(seeds)]
-        for method in METHODS
-    }
+    try:
+        runs = {
+            method: [
+                Run(folder / f"{method}-{seed}", {"method": method, "seed": seed, **settings}) for seed in range(seeds)
+            ]
+            for method in METHODS
+        }
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"digits.py: {error}") from None
     train_all([run for method in METHODS for run in runs[method] if run.result is None], epochs)
 
     print_table(runs)
@@ -130,7 +135,7 @@ def train(run):
     method, seed, epochs = run.config["method"], run.config["seed"], run.config["epochs"]
     (images, labels), test = dhm.data.digits()
     labels = dhm.data.corrupt_labels(labels, run.config["corrupt"], num_classes=10, seed=0)  # the same for every run
-    batches = dhm.data.TrainBatches(images, labels, BATCH_SIZE, pad=2, seed=seed)
+    batches = dhm.data.TrainBatches(images, labels, BATCH_SIZE, pad=2, crop="batch", seed=seed)
     keras.utils.set_random_seed(seed)
     network = cifar_resnet(
         blocks=2,
@@ -146,7 +151,9 @@ def train(run):
     )
     model.compile(optimizer=dhm.optimizers.SGD(schedule, momentum=0.9, weight_decay=1e-4))
     callbacks = [
-        keras.callbacks.ModelCheckpoint(run.path("best.keras"), "val_main_accuracy", mode="max", save_best_only=True),
+        keras.callbacks.ModelCheckpoint(
+            run.path("best.weights.h5"), "val_main_accuracy", mode="max", save_best_only=True, save_weights_only=True
+        ),
         keras.callbacks.CSVLogger(run.path("history.csv")),
         dhm.callbacks.WarnOfCollapse(),
         Progress(),
@@ -184,9 +191,10 @@ numpy.save(logits, serve(images=tensorflow.constant(numpy.load(images)))["logits
 
 
 def export(run, directory):
-    """Exports the best main head of a run, and compares its answers, from a process without Keras, with the model's."""
+    """Exports the best main head of a run and compares its answers, from a process that knows TensorFlow alone."""
     _, (images, labels) = dhm.data.digits()
-    model = keras.models.load_model(run.path("best.keras"))
+    model = keras.models.load_model(run.path("last.keras"))
+    model.load_weights(run.path("best.weights.h5"))
     path = dhm.export.export_main(model, directory)
     sent, answered = directory / "images.npy", directory / "logits.npy"
     np.save(sent, images)
@@ -198,7 +206,7 @@ def export(run, directory):
     sent.unlink(), answered.unlink()
     same = int((served.argmax(-1) == expected.argmax(-1)).sum())
     print(
-        f"Exported main of {run.folder.name} to {path}. In a fresh process TensorFlow alone predicts {same} of "
+        f"Exported main of {run.folder.name} to {path}. In a fresh process plain TensorFlow predicts {same} of "
         f"{len(images)} test images as the model does (largest difference of a logit {abs(served - expected).max():.1e}), "
         f"test error {100 * (served.argmax(-1) != labels).mean():.2f} %."
     )

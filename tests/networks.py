@@ -15,17 +15,17 @@ def resnet8(branches=RESNET8, num_classes=10, input_shape=(32, 32, 3), **kwargs)
     return cifar_resnet(1, num_classes, branches, input_shape, **kwargs)
 
 
-def tiny(num_classes=3, names=("main", "aux1", "aux2"), regularizer=None):
+def tiny(num_classes=3, names=("main", "aux1", "aux2"), regularizer=None, synchronized=False):
     """Three convolutions with a head after each: builds and traces in a moment."""
     image = x = keras.Input((8, 8, 3))
     logits = {}
     for depth, name in enumerate(reversed(names)):
         x = keras.layers.Conv2D(4, 3, use_bias=False, name=f"stem{depth}")(x)
-        x = keras.layers.ReLU()(dhm.layers.BatchNormalization(name=f"stem{depth}_bn")(x))
+        x = keras.layers.ReLU()(dhm.layers.BatchNormalization(synchronized=synchronized, name=f"stem{depth}_bn")(x))
         y = x
         if name != "main":
             y = keras.layers.Conv2D(4, 1, name=f"{name}_conv", kernel_regularizer=regularizer)(y)
-            y = dhm.layers.BatchNormalization(name=f"{name}_bn")(y)
+            y = dhm.layers.BatchNormalization(synchronized=synchronized, name=f"{name}_bn")(y)
         y = keras.layers.GlobalAveragePooling2D(name=f"{name}_pool")(y)
         logits[name] = keras.layers.Dense(num_classes, name=name, dtype="float32")(y)
     return dhm.network.Network(image, logits, name="tiny")

@@ -45,7 +45,8 @@ def test_known_batches():
     assert train[0][0][:, 1, 1, 1:].tolist() == KNOWN_PIXELS
 
 
-KNOWN_ORDER, KNOWN_PIXELS = [], []
+KNOWN_ORDER = [[2, 7, 3, 0, 9], [1, 4, 6, 8, 5]]
+KNOWN_PIXELS = [[3, 1], [1, 3], [0, 0], [1, 2], [0, 0]]
 
 
 def test_a_crop_is_a_window_of_the_zero_padded_image_or_its_mirror():
@@ -65,6 +66,14 @@ def test_a_crop_is_a_window_of_the_zero_padded_image_or_its_mirror():
         seen.update(matches)
     assert len(seen) == 18  # each image draws its own
     np.testing.assert_array_equal(crop_and_flip(images, _generator(0, 9), pad=0, flip=False), images)
+
+
+def test_one_crop_a_batch():
+    images, _ = numbered(50)
+    crops = crop_and_flip(images, _generator(0, 4), pad=2, flip=True, crop="batch")
+    assert (crops[..., 1:] == crops[:1, ..., 1:]).all() and not (crops == images).all()
+    train = TrainBatches(*numbered(), batch_size=5, pad=2, crop="batch")
+    assert not np.array_equal(train[0][0][0, ..., 1:], train[1][0][0, ..., 1:])
 
 
 def test_fit_takes_the_batches_in_order_from_the_initial_epoch(monkeypatch):
@@ -98,7 +107,8 @@ def test_training_from_batches_equals_training_from_the_same_arrays():
     for model in (one, other):
         model.compile(optimizer=sgd(0.01))
     loss = one.fit(train, epochs=1, verbose=0).history["loss"]
-    assert loss == other.fit(images, order, batch_size=4, shuffle=False, verbose=0).history["loss"]
+    from_arrays = other.fit(images, order, batch_size=4, shuffle=False, verbose=0).history["loss"]
+    np.testing.assert_allclose(loss, from_arrays, rtol=1e-6)
 
 
 @pytest.mark.parametrize("ratio, n", [(0.4, 768), (0.2, 50_000), (0.0, 10), (1.0, 1000)])
@@ -131,6 +141,7 @@ def test_digits():
         (lambda: TrainBatches(np.zeros((3, 4, 4)), np.zeros(3), 2), "(n, height, width, channels)"),
         (lambda: TrainBatches(*numbered(), batch_size=0), "`batch_size`"),
         (lambda: TrainBatches(*numbered(), batch_size=2, pad=-1), "`pad`"),
+        (lambda: TrainBatches(*numbered(), batch_size=2, crop="epoch"), "`crop`"),
         (lambda: corrupt_labels(np.arange(4), 1.2, 4), "`ratio`"),
     ],
 )

@@ -1,9 +1,12 @@
 """Training batches as pure functions of (seed, epoch, step), the same on every backend."""
 
 import copy
+import itertools
 
 import keras
 import numpy as np
+
+from dhm_keras import distribute
 
 # What a generator draws; the second word of its key.
 _ORDER, _CROPS, _CORRUPTION = 1, 2, 3
@@ -34,13 +37,15 @@ class TrainBatches(keras.utils.PyDataset):
         batch_size: Integer > 0.
         pad: Integer. Zero pixels added on every side before a crop of the old size is taken at random. Defaults to `0`.
         flip: Boolean. Whether every other image, at random, is mirrored left to right. Defaults to `False`.
+        crop: `"image"`: each image has its own crop and flip. `"batch"`: one for all images of a batch, a weaker
+            augmentation. Defaults to `"image"`.
         seed: Integer >= 0. Defaults to `0`.
 
     Raises:
         ValueError: if images and labels do not fit one another, or a number is out of range.
     """
 
-    def __init__(self, images, labels, batch_size, pad=0, flip=False, seed=0):
+    def __init__(self, images, labels, batch_size, pad=0, flip=False, crop="image", seed=0):
         super().__init__()
         images, labels = np.asarray(images), np.asarray(labels)
         if images.ndim != 4 or len(images) != len(labels) or not len(images):
@@ -53,8 +58,10 @@ class TrainBatches(keras.utils.PyDataset):
                 raise ValueError(
                     f"Invalid value for argument `{argument}`. Expected an integer >= {least}. Received: {value!r}."
                 )
+        if crop not in ("image", "batch"):
+            raise ValueError(f"Invalid value for argument `crop`. Expected 'image' or 'batch'. Received: {crop!r}.")
         self.images, self.labels = images, labels
-        self.batch_size, self.pad, self.flip, self.seed = batch_size, pad, flip, seed
+        self.batch_size, self.pad, self.flip, self.crop, self.seed = batch_size, pad, flip, crop, seed
         self.first_epoch = 0
 
     @property
@@ -79,32 +86,44 @@ class TrainBatches(keras.utils.PyDataset):
         later.first_epoch = epoch
         return later
 
+    def for_backend(self):
+        """What `keras.Model.fit` takes best: on TensorFlow a `tf.data.Dataset` of the batches, otherwise `self`."""
+        if keras.backend.backend() != "tensorflow":
+            return self
+        import tensorflow as tf
+
+        specs = tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in (self.images, self.labels))
+        batches = tf.data.Dataset.from_generator(lambda: map(self.__getitem__, itertools.count()), output_signature=specs)
+        return distribute.without_autotune(batches.prefetch(4))
+
     def __getitem__(self, index):
         epoch, step = divmod(index, self.steps_per_epoch)
         epoch += self.first_epoch
         order = _generator(self.seed, _ORDER, epoch).permutation(len(self.images))
         rows = order[step * self.batch_size : (step + 1) * self.batch_size]
         generator = _generator(self.seed, _CROPS, epoch, step)
-        return crop_and_flip(self.images[rows], generator, self.pad, self.flip), self.labels[rows]
+        return crop_and_flip(self.images[rows], generator, self.pad, self.flip, self.crop), self.labels[rows]
 
 
-def crop_and_flip(images, generator, pad, flip):
+def crop_and_flip(images, generator, pad, flip, crop="image"):
     """Crops each image at random from itself with zeros around it, and mirrors half of them.
 
     Args:
         images: Array `(n, height, width, channels)`.
-        generator: `numpy.random.Generator`; three draws an image, whatever `pad` and `flip`.
+        generator: `numpy.random.Generator`.
         pad: Integer. Zero pixels on every side.
         flip: Boolean.
+        crop: `"image"` or `"batch"`: whether each image has its own draw, or all have one. Defaults to `"image"`.
 
     Returns:
         Array of the same shape and dtype.
     """
     n, height, width, _ = images.shape
-    top, left = generator.integers(0, 2 * pad + 1, (2, n, 1))
-    mirrored = generator.random((n, 1)) < (0.5 if flip else 0.0)
-    rows = top + np.arange(height)  # (n, height)
-    columns = left + np.where(mirrored, np.arange(width)[::-1], np.arange(width))  # (n, width)
+    draws = n if crop == "image" else 1
+    top, left = generator.integers(0, 2 * pad + 1, (2, draws, 1))
+    mirrored = generator.random((draws, 1)) < (0.5 if flip else 0.0)
+    rows = top + np.arange(height)  # (draws, height)
+    columns = left + np.where(mirrored, np.arange(width)[::-1], np.arange(width))  # (draws, width)
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
 

@@ -1,0 +1,114 @@
+"""The recipes as a user starts them: a process, its output, its files."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+
+import dhm_keras as dhm
+from dhm_keras.run import Run
+
+ROOT = pathlib.Path(__file__).parent.parent
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+
+def start(*arguments, **environment):
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=500
+    )
+
+
+def without_tensorflow(folder):
+    """The environment of a machine with JAX and without TensorFlow."""
+    (folder / "tensorflow").mkdir()
+    (folder / "tensorflow" / "__init__.py").write_text("raise ImportError('there is no TensorFlow here')\n")
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "KERAS_BACKEND": "jax"}
+
+
+@pytest.mark.tensorflow
+def test_digits_trains_three_methods_draws_exports_and_keeps_what_is_done(tmp_path):
+    runs = tmp_path / "runs"
+    first = start("recipes/digits.py", "--smoke", f"--run_dir={runs}")
+    assert first.returncode == 0, first.stderr[-3000:]
+    assert "predicts 997 of 997 test images" in first.stdout
+    for method in ("baseline", "dsl", "dhm"):
+        assert f"{method}-0: test error" in first.stdout
+        run = Run(runs / f"{method}-0", json.loads((runs / f"{method}-0" / "config.json").read_text()))
+        assert len(run.history) == 2 and run.config["method"] == method
+        assert run.result["last_error"] == pytest.approx(100 * (1 - run.history[-1]["val_main_accuracy"]))
+        assert keras.models.load_model(run.path("last.keras")).objective.method == method
+        assert list((runs / f"{method}-0" / "tensorboard").rglob("*tfevents*"))
+        assert pathlib.Path(run.path("best.weights.h5")).exists()
+    assert (runs / "curves.png").stat().st_size > 10_000
+    assert [path.name for path in (runs / "serving").iterdir()] == ["1"]
+
+    second = start("recipes/digits.py", "--smoke", f"--run_dir={runs}")
+    assert second.returncode == 0 and "Training 0 runs" in second.stdout
+    table = lambda text: text[text.index("Top-1") : text.index("Curves")]  # noqa: E731
+    assert table(first.stdout) == table(second.stdout)
+
+    third = start("recipes/digits.py", "--smoke", f"--run_dir={runs}", "--corrupt=0.1")
+    assert third.returncode == 1 and "Traceback" not in third.stderr
+    assert "corrupt: 0.4 there, 0.1 here" in third.stderr
+
+
+def test_digits_on_jax_without_tensorflow(tmp_path):
+    process = start(
+        "recipes/digits.py", "--smoke", "--jobs=1", f"--run_dir={tmp_path}/runs", **without_tensorflow(tmp_path)
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "no TensorBoard logs, no export" in process.stdout and "dhm-0: test error" in process.stdout
+    assert (tmp_path / "runs" / "curves.png").exists() and not (tmp_path / "runs" / "serving").exists()
+
+
+def test_wrong_flags_are_named():
+    process = start("recipes/digits.py", "--corrupt=1.5")
+    assert process.returncode == 1 and "corrupt" in process.stderr and "Traceback" not in process.stderr
+
+
+BATCHES = """
+import hashlib, dhm_keras as dhm
+(images, labels), _ = dhm.data.digits()
+train = dhm.data.TrainBatches(images, dhm.data.corrupt_labels(labels, 0.4, 10), 64, pad=2, flip=True, seed=3)
+print(hashlib.sha256(b"".join(array.tobytes() for i in range(30) for array in train[i])).hexdigest())
+"""
+
+
+@pytest.mark.tensorflow
+def test_both_backends_see_the_same_batches(tmp_path):
+    digests = {start("-c", BATCHES, **env).stdout for env in (without_tensorflow(tmp_path), {"KERAS_BACKEND": "tensorflow"})}
+    assert len(digests) == 1 and len(digests.pop().strip()) == 64
+
+
+LOAD = """
+import sys, numpy, keras, dhm_keras
+model = keras.models.load_model(sys.argv[1])
+data = numpy.load(sys.argv[2])
+numpy.savez(sys.argv[3], **model.predict(data["x"], verbose=0))
+print(model.evaluate(data["x"], data["y"], verbose=0, return_dict=True)["loss"])
+model.fit(data["x"], data["y"], verbose=0)
+"""
+
+
+@pytest.mark.tensorflow
+def test_a_model_trained_on_tensorflow_goes_on_on_jax(tmp_path):
+    import numpy as np
+    from networks import batch, sgd, tiny
+
+    model, (x, y) = dhm.DHM(tiny(), temperature=2.0), batch()
+    model.compile(optimizer=sgd())
+    model.fit(x, y, epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    files = [str(tmp_path / name) for name in ("model.keras", "data.npz", "logits.npz")]
+    process = start("-c", LOAD, *files, **without_tensorflow(tmp_path))
+    assert process.returncode == 0, process.stderr[-3000:]
+    expected = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
+    assert float(process.stdout.split()[-1]) == pytest.approx(expected, rel=1e-5)
+    for head, logits in np.load(tmp_path / "logits.npz").items():
+        np.testing.assert_allclose(logits, model.predict(x, verbose=0)[head], atol=1e-5)

@@ -1,0 +1,64 @@
+"""The arrows between the modules, and what an import brings with it."""
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "dhm_keras"
+
+# What each module may import of this package. A new module needs a line here.
+MAY_IMPORT = {
+    "analysis": set(),
+    "callbacks": {"export", "sampling", "trainer"},
+    "data": {"distribute"},
+    "distribute": set(),
+    "export": {"network"},
+    "layers": {"distribute"},
+    "models": {"layers", "network"},
+    "network": set(),
+    "objective": set(),
+    "optimizers": set(),
+    "run": set(),
+    "sampling": set(),
+    "schedules": set(),
+    "trainer": {"distribute", "network", "objective"},
+}
+
+
+def module_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(tree):
+    """Names of this package's modules that a syntax tree imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "dhm_keras":
+            names = [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
+            yield from names
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("dhm_keras."))
+
+
+def test_arrows():
+    seen = {}
+    for path in PACKAGE.rglob("*.py"):
+        if path != PACKAGE / "__init__.py":
+            seen.setdefault(module_of(path), set()).update(imported(ast.parse(path.read_text())))
+    assert {module: names - {module} for module, names in seen.items()} == {
+        module: seen[module] & allowed for module, allowed in MAY_IMPORT.items()
+    }
+
+
+def test_flags_are_read_in_recipes_alone():
+    for path in PACKAGE.rglob("*.py"):
+        assert "absl" not in path.read_text(), path
+
+
+def test_import_brings_no_tensorflow_on_jax():
+    code = "import sys, dhm_keras; print('tensorflow' in sys.modules)"
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert process.stdout == "False\n", process.stderr
