@@ -83,10 +83,10 @@ class WarnOfCollapse(keras.callbacks.Callback):
             self.collapsed_epoch = epoch
             rate = float(self.model.optimizer.learning_rate)
             print(
-                f"\n{self.model.name}: consensus collapse in epoch {epoch + 1}. The heads agree with one another (largest mimicking term "
-                f"{max(terms):.3f}) but not with the labels (lowest cross-entropy {min(entropies):.2f}, chance "
-                f"{chance:.2f}). Training rarely recovers: start anew with a lower learning rate (now {rate:.3g}) or a "
-                "linear warm-up over the first epochs."
+                f"\n{self.model.name}: consensus collapse in epoch {epoch + 1}. The heads agree with one another "
+                f"(largest mimicking term {max(terms):.3f}) but not with the labels (lowest cross-entropy "
+                f"{min(entropies):.2f}, chance {chance:.2f}). Training rarely recovers: start anew with a lower "
+                f"learning rate (now {rate:.3g}) or a linear warm-up over the first epochs."
             )
 
 

@@ -84,6 +84,6 @@ def check_backend():
     """Raises `ValueError` if the backend cannot write a SavedModel."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            f"A SavedModel is written by TensorFlow, and the Keras backend is {keras.backend.backend()!r}. Save the model "
-            "(.keras), set KERAS_BACKEND=tensorflow, load it and export it there."
+            f"A SavedModel is written by TensorFlow, and the Keras backend is {keras.backend.backend()!r}. Save the "
+            "model (.keras), set KERAS_BACKEND=tensorflow, load it and export it there."
         )

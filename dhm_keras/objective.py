@@ -137,7 +137,7 @@ def sort_heads(names):
     Returns:
         Tuple of names: `main` first, then the others in natural order (`aux2` before `aux10`).
     """
-    natural = lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]  # noqa: E731
+    natural = lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
     return tuple(sorted(names, key=lambda name: (name != "main", natural(name))))
 
 

@@ -74,7 +74,7 @@ class SGD(CoupledWeightDecay, keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package="dhm_keras")
 class Adam(CoupledWeightDecay, keras.optimizers.Adam):
-    """Adam and AMSGrad, as in PyTorch: epsilon is added after the bias correction, weight decay is part of the gradient.
+    """Adam and AMSGrad, as in PyTorch: epsilon added after the bias correction, weight decay in the gradient.
 
         g <- g + weight_decay * w
         m <- beta_1 m + (1 - beta_1) g,   v <- beta_2 v + (1 - beta_2) g^2    (AMSGrad: v is its largest value so far)

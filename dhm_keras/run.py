@@ -29,8 +29,8 @@ class Run:
             keys = sorted(key for key in {**before, **self.config} if before.get(key) != self.config.get(key))
             differ = ", ".join(f"{key}: {before.get(key)!r} there, {self.config.get(key)!r} here" for key in keys)
             raise ValueError(
-                f"The folder {self.folder} holds a run with other settings ({differ}). Choose another folder, or remove "
-                "this one."
+                f"The folder {self.folder} holds a run with other settings ({differ}). Choose another folder, or "
+                "remove this one."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "config.json", self.config)
@@ -81,4 +81,6 @@ def _read_json(path):
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file ({error}). Remove the folder {path.parent} to start anew.") from None
+        raise ValueError(
+            f"{path} is not a JSON file ({error}). Remove the folder {path.parent} to start anew."
+        ) from None

@@ -86,18 +86,19 @@ class Routing:
         self.functions = {}  # (heads, pairs) -> train function
         self._within_step = contextvars.ContextVar("within_step", default=False)  # a replica's thread has its own
         self._parts = {heads: network}
+        self._model = Network if isinstance(network, Network) else keras.Model  # a part is of the network's own kind
 
     def part(self, heads):
         """The network cut down to `heads`, sharing layers and weights; made once."""
         if heads not in self._parts:
             outputs = {head: self.network.output[head] for head in heads}
-            self._parts[heads] = Network(self.network.input, outputs, name="_and_".join((self.network.name, *heads)))
+            self._parts[heads] = self._model(self.network.input, outputs, name="_".join((self.network.name, *heads)))
         return self._parts[heads]
 
     @functools.cached_property
     def main(self):
         """The backbone with its own classifier, from images to logits."""
-        return Network(self.network.input, self.network.output["main"], name=f"{self.network.name}_main")
+        return self._model(self.network.input, self.network.output["main"], name=f"{self.network.name}_main")
 
     @property
     def current(self):
@@ -150,8 +151,8 @@ class DHM(keras.Model):
         mimic_weights: Number, or dict from `(teacher, student)` to number; pairs left out weigh 1. Defaults to `1.0`.
         temperature: Float > 0, of the mimicking terms. Defaults to `1.0`.
         direction: `"both"`, `"top_down"` or `"bottom_up"`. Defaults to `"both"`.
-        divergence: `"kl"`, `"cross_entropy"`, or a callable on the log-probabilities of teacher and student. Defaults to
-            `"kl"`.
+        divergence: `"kl"`, `"cross_entropy"`, or a callable on the log-probabilities of teacher and student. Defaults
+            to `"kl"`.
         name: String. Name of the model.
         dtype: Dtype policy. Defaults to the network's.
 
@@ -277,7 +278,7 @@ class DHM(keras.Model):
 
     # Keras's entry points
 
-    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, **kwargs):
+    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, **kwargs):
         """As `keras.Model.compile`, without a loss: the objective is the model's. `metrics` apply to main.
 
         Raises:
@@ -290,9 +291,9 @@ class DHM(keras.Model):
                 f"Received: loss={loss!r}, loss_weights={loss_weights!r}."
             )
         self._routing.functions.clear()  # they hold the optimizer they were made with
-        super().compile(optimizer=optimizer, **kwargs)
+        super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
 
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, **kwargs):
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
         """As `keras.Model.fit`. Endless batches of `dhm_keras.data` start at `initial_epoch`, one epoch an epoch."""
         if hasattr(x, "starting_at"):
             kwargs.setdefault("steps_per_epoch", x.steps_per_epoch)
@@ -305,12 +306,12 @@ class DHM(keras.Model):
                 check_labels(validation[1], self.num_classes)
             of_validation = kwargs.get("validation_batch_size") or batch_size or 32  # 32: Keras's default
             validation = distribute.validation_dataset(validation, of_validation)
-        return super().fit(x, y, batch_size=batch_size, epochs=epochs, validation_data=validation, **kwargs)
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, validation_data=validation, **kwargs)
 
-    def evaluate(self, x=None, y=None, **kwargs):
+    def evaluate(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.evaluate`; covers all heads and pairs."""
         check_labels(y, self.num_classes)
-        return super().evaluate(x, y, **kwargs)
+        return super().evaluate(x, y, *args, **kwargs)
 
     def get_config(self):
         return {

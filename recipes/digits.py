@@ -38,7 +38,9 @@ flags.DEFINE_integer("epochs", 20, "Number of epochs.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 0.05, "First learning rate, of all methods; a cosine takes it to 0.", 1e-6)
 flags.DEFINE_float("warmup_epochs", 0.0, "Epochs over which the learning rate rises from 0.", lower_bound=0.0)
 flags.DEFINE_float("corrupt", 0.4, "Share of the training labels that is redrawn.", 0.0, 1.0)
-flags.DEFINE_integer("jobs", None, "Runs at a time, each on its share of the cores. Default: one a core.", lower_bound=1)
+flags.DEFINE_integer(
+    "jobs", None, "Runs at a time, each on its share of the cores. Default: one a core.", lower_bound=1
+)
 flags.DEFINE_boolean("smoke", False, "One seed, two epochs: shows in seconds that everything works.")
 
 METHODS = ("baseline", "dsl", "dhm")
@@ -90,7 +92,7 @@ def main(_):
 
 
 def train_all(runs, epochs):
-    """Trains the runs, several at a time, each process on its own cores: small kernels gain little from many threads."""
+    """Trains the runs, several at a time, each process on its own cores: small kernels gain little from threads."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     jobs = min(FLAGS.jobs or os.cpu_count(), max(len(runs), 1))
     spawn = multiprocessing.get_context("spawn")
@@ -108,7 +110,10 @@ def train_all(runs, epochs):
             for future in finished:
                 future.result()
                 run = pending.pop(future)
-                print(f" {run.folder.name}: test error {run.result['last_error']:.2f} %, {run.result['seconds']:.0f} s", flush=True)
+                print(
+                    f" {run.folder.name}: test error {run.result['last_error']:.2f} %, {run.result['seconds']:.0f} s",
+                    flush=True,
+                )
 
 
 def start_worker(workers, epochs_done, cores, jobs):
@@ -176,7 +181,8 @@ def print_table(runs):
     for method, of_method in runs.items():
         last, best = (np.array([run.result[key] for run in of_method]) for key in ("last_error", "best_error"))
         columns = [
-            f"{errors.mean():.2f}" + (f" ({errors.std(ddof=1):.2f})" if len(errors) > 1 else "") for errors in (last, best)
+            f"{errors.mean():.2f}" + (f" ({errors.std(ddof=1):.2f})" if len(errors) > 1 else "")
+            for errors in (last, best)
         ]
         print(f"{method:<10}{columns[0]:>16}{columns[1]:>16}   {', '.join(f'{error:.2f}' for error in last)}")
     print("The best epoch is chosen on the test set, as papers on CIFAR do; the last is not chosen at all.\n")
@@ -207,8 +213,8 @@ def export(run, directory):
     same = int((served.argmax(-1) == expected.argmax(-1)).sum())
     print(
         f"Exported main of {run.folder.name} to {path}. In a fresh process plain TensorFlow predicts {same} of "
-        f"{len(images)} test images as the model does (largest difference of a logit {abs(served - expected).max():.1e}), "
-        f"test error {100 * (served.argmax(-1) != labels).mean():.2f} %."
+        f"{len(images)} test images as the model does (largest difference of a logit "
+        f"{abs(served - expected).max():.1e}), test error {100 * (served.argmax(-1) != labels).mean():.2f} %."
     )
     if same < len(images):
         raise SystemExit("The exported model differs from the trained one.")

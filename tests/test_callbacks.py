@@ -7,6 +7,7 @@ from networks import batch, sgd, tiny, values
 
 import dhm_keras as dhm
 from dhm_keras.callbacks import ExportMain, SampleBranches, WarnOfCollapse
+from dhm_keras.models import Branch, cifar_resnet
 from dhm_keras.sampling import sample
 
 
@@ -91,6 +92,20 @@ def test_without_mimicking_there_is_no_collapse(watched, capsys):
     watched.set_model(dsl)
     watched.on_epoch_end(1, epoch_logs(2.3, 0.0, dsl))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate, warmup, collapses", [(0.1, 0, True), (0.1, 2, False), (0.05, 0, False)])
+def test_collapse_on_real_digits(rate, warmup, collapses, capsys):
+    (images, labels), _ = dhm.data.digits()
+    batches = dhm.data.TrainBatches(images, dhm.data.corrupt_labels(labels, 0.4, 10), 64, pad=2, crop="batch")
+    branches = {"aux1": Branch(2, (2,), (128,)), "aux2": Branch(1, (2, 1), (32, 64))}
+    network = cifar_resnet(2, 10, branches, (16, 16, 3), dhm.data.DIGITS_MEAN_STD)
+    model = dhm.DHM(network)
+    schedule = dhm.schedules.Cosine(rate, batches.steps_per_epoch, epochs=20, warmup_epochs=warmup)
+    model.compile(optimizer=sgd(schedule))
+    model.fit(batches, epochs=8, callbacks=[WarnOfCollapse()], verbose=0)
+    assert ("consensus collapse" in capsys.readouterr().out) == collapses
 
 
 @pytest.mark.tensorflow

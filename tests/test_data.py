@@ -130,7 +130,7 @@ def test_digits():
     assert train.shape == (768, 16, 16, 3) and test.shape == (997, 16, 16, 3) and train.dtype == np.uint8
     assert (train.max(), set(train_labels), set(test_labels)) == (255, set(range(10)), set(range(10)))
     assert (train[:, ::2, ::2] == train[:, 1::2, 1::2]).all() and (train[..., 0] == train[..., 2]).all()
-    pixels = lambda images: {image.tobytes() for image in images}  # noqa: E731
+    pixels = lambda images: {image.tobytes() for image in images}
     assert not pixels(train) & pixels(test)
 
 

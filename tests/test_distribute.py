@@ -32,7 +32,7 @@ def test_two_replicas_equal_one_device(mirrored, active, float64):
     # In float64: in float32 a rounding can flip a ReLU, and then the first convolution differs by 1e-5.
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((64, 32, 32, 3)).astype("float64"), rng.integers(0, 10, 64)  # four steps of 8 + 8
-    make = lambda: resnet8(synchronized=True)  # noqa: E731
+    make = lambda: resnet8(synchronized=True)
     weights = np.linspace(0.5, 1.5, 64)
     one, one_logs, before = train(None, make, x, y, active, sample_weight=weights)
     two, two_logs, _ = train(mirrored, make, x, y, active, sample_weight=weights)

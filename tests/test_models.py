@@ -90,7 +90,13 @@ def test_registry():
 
 def test_layer_names_say_where_a_layer_is():
     names = {layer.name for layer in dhm.models.resnet20().layers}
-    assert {"conv", "stack3_block3_conv1", "aux1_stack3_block3_bn2", "aux2_stack2_block1_shortcut_pool", "aux2"} <= names
+    assert {
+        "conv",
+        "stack3_block3_conv1",
+        "aux1_stack3_block3_bn2",
+        "aux2_stack2_block1_shortcut_pool",
+        "aux2",
+    } <= names
 
 
 def test_raw_images_are_normalised_by_the_network():

@@ -50,7 +50,7 @@ def test_values_and_gradients_equal_the_release(golden, sharpness, temperature):
     dtype = "float64" if keras.backend.backend() == "tensorflow" else "float32"
     z = {head: g[f"{sharpness}logits_{i}"].astype(dtype) for i, head in enumerate(HEADS)}
     objective = Objective(HEADS, temperature=float(temperature))
-    mean = lambda terms: float(ops.mean(terms))  # noqa: E731
+    mean = lambda terms: float(ops.mean(terms))
     # The "hard" numbers are the exact formula in float64. The others are the release's, which adds 1e-8 to each
     # probability: that moves a value by up to 1e-5 of itself and a gradient by up to 2e-6.
     rtol, atol = (1e-9, 1e-12) if sharpness and dtype == "float64" else (1e-5, 2e-6)
@@ -132,7 +132,9 @@ def test_gradient_for_a_student_does_not_vanish_where_probabilities_underflow():
 def test_half_precision_logits_are_computed_in_float32():
     z = {head: ops.cast(value, "float16") for head, value in logits().items()}
     total, _, _ = Objective(HEADS)(z, np.arange(4), Objective(HEADS).pairs)
-    again, _, _ = Objective(HEADS)({h: ops.cast(v, "float32") for h, v in z.items()}, np.arange(4), Objective(HEADS).pairs)
+    again, _, _ = Objective(HEADS)(
+        {h: ops.cast(v, "float32") for h, v in z.items()}, np.arange(4), Objective(HEADS).pairs
+    )
     assert keras.backend.standardize_dtype(total.dtype) == "float32"
     np.testing.assert_array_equal(ops.convert_to_numpy(total), ops.convert_to_numpy(again))
 
@@ -210,7 +212,7 @@ def test_wrong_labels_are_refused(labels, words):
 def test_wrong_settings_are_refused(settings, words):
     with pytest.raises(ValueError) as error:
         Objective(HEADS, **settings)
-    assert words in str(error.value) and "Received" in str(error.value) or "branches=()" in str(error.value)
+    assert words in str(error.value)
 
 
 @pytest.mark.parametrize("method", ["dsl", "dhm"])

@@ -87,7 +87,10 @@ def test_config_round_trip(name):
 
 @pytest.mark.parametrize("make", [optimizers.SGD, optimizers.Adam])
 def test_variables_can_be_excluded_from_weight_decay(make):
-    decayed, free = keras.Variable(np.ones(2, "float32"), name="kernel"), keras.Variable(np.ones(2, "float32"), name="bias")
+    decayed, free = (
+        keras.Variable(np.ones(2, "float32"), name="kernel"),
+        keras.Variable(np.ones(2, "float32"), name="bias"),
+    )
     optimizer = make(0.1, weight_decay=0.5)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     zeros = keras.ops.zeros(2)

@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import keras
 import pytest
@@ -49,7 +50,7 @@ def test_digits_trains_three_methods_draws_exports_and_keeps_what_is_done(tmp_pa
 
     second = start("recipes/digits.py", "--smoke", f"--run_dir={runs}")
     assert second.returncode == 0 and "Training 0 runs" in second.stdout
-    table = lambda text: text[text.index("Top-1") : text.index("Curves")]  # noqa: E731
+    table = lambda text: text[text.index("Top-1") : text.index("Curves")]
     assert table(first.stdout) == table(second.stdout)
 
     third = start("recipes/digits.py", "--smoke", f"--run_dir={runs}", "--corrupt=0.1")
@@ -64,6 +65,28 @@ def test_digits_on_jax_without_tensorflow(tmp_path):
     assert process.returncode == 0, process.stderr[-3000:]
     assert "no TensorBoard logs, no export" in process.stdout and "dhm-0: test error" in process.stdout
     assert (tmp_path / "runs" / "curves.png").exists() and not (tmp_path / "runs" / "serving").exists()
+
+
+def test_the_readmes_call():
+    """The first example of the README runs as it stands, on a few images and epochs."""
+    import numpy as np
+
+    code = (ROOT / "README.md").read_text().split("<!-- code: call -->")[1].split("```")[1].removeprefix("python\n")
+    assert "epochs=164" in code
+    code = code.replace("epochs=164", "epochs=1")
+    if not ON_TENSORFLOW:
+        code = "\n".join(line for line in code.splitlines() if "export" not in line)
+    rng = np.random.default_rng(0)
+    names = {"images": rng.integers(0, 256, (16, 32, 32, 3)).astype("uint8"), "labels": rng.integers(0, 100, 16)}
+    before = pathlib.Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            exec(code, names)
+        finally:
+            os.chdir(before)
+        assert names["logits"].shape == (16, 100)
+        assert pathlib.Path(folder, "serving/resnet32/1/saved_model.pb").exists() == ON_TENSORFLOW
 
 
 def test_wrong_flags_are_named():
@@ -81,7 +104,9 @@ print(hashlib.sha256(b"".join(array.tobytes() for i in range(30) for array in tr
 
 @pytest.mark.tensorflow
 def test_both_backends_see_the_same_batches(tmp_path):
-    digests = {start("-c", BATCHES, **env).stdout for env in (without_tensorflow(tmp_path), {"KERAS_BACKEND": "tensorflow"})}
+    digests = {
+        start("-c", BATCHES, **env).stdout for env in (without_tensorflow(tmp_path), {"KERAS_BACKEND": "tensorflow"})
+    }
     assert len(digests) == 1 and len(digests.pop().strip()) == 64
 
 

@@ -46,7 +46,7 @@ def test_known_draws():
     assert [sample("bernoulli", BRANCHES, 0, epoch) for epoch in range(4)] == KNOWN
 
 
-KNOWN = [('aux1', 'aux2', 'aux3'), ('aux1', 'aux3'), (), ('aux1',)]
+KNOWN = [("aux1", "aux2", "aux3"), ("aux1", "aux3"), (), ("aux1",)]
 
 
 @pytest.mark.parametrize(

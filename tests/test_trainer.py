@@ -102,7 +102,7 @@ def test_zero_mimicking_weight_trains_as_dsl():
 
 
 def test_main_shares_weights_and_everything_else_gives_all_heads():
-    model, (x, y) = compiled(), batch()
+    model, (x, _) = compiled(), batch()
     model.activate((), scope="branch")
     fit(model)
     logits = model.predict(x, verbose=0)
@@ -110,6 +110,20 @@ def test_main_shares_weights_and_everything_else_gives_all_heads():
     assert_array_equal(model.main.predict(x, verbose=0), model.predict(x, verbose=0)["main"])
     assert not [v.path for v in model.main.variables if "aux" in v.path]
     assert model.main is model.main
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Plain(keras.layers.Layer):
+    """Stands for a user's own layer."""
+
+
+def test_main_of_a_users_network_is_of_no_class_of_this_library(tmp_path):
+    x = keras.Input((4,))
+    y = keras.layers.Dense(4, name="stem")(x)
+    network = keras.Model(x, {"main": keras.layers.Dense(3, name="main")(Plain()(y)), "aux1": keras.layers.Dense(3)(y)})
+    model = dhm.DHM(network)
+    assert type(model.main) is type(network)
+    assert "dhm_keras" not in model.main.to_json()
 
 
 # Routing

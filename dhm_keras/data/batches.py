@@ -50,8 +50,8 @@ class TrainBatches(keras.utils.PyDataset):
         images, labels = np.asarray(images), np.asarray(labels)
         if images.ndim != 4 or len(images) != len(labels) or not len(images):
             raise ValueError(
-                "Invalid value for arguments `images` and `labels`. Expected (n, height, width, channels) and n labels, "
-                f"n > 0. Received: shapes {images.shape} and {labels.shape}."
+                "Invalid value for arguments `images` and `labels`. Expected (n, height, width, channels) and n "
+                f"labels, n > 0. Received: shapes {images.shape} and {labels.shape}."
             )
         for argument, value, least in (("batch_size", batch_size, 1), ("pad", pad, 0), ("seed", seed, 0)):
             if not isinstance(value, (int, np.integer)) or value < least:
@@ -93,7 +93,9 @@ class TrainBatches(keras.utils.PyDataset):
         import tensorflow as tf
 
         specs = tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in (self.images, self.labels))
-        batches = tf.data.Dataset.from_generator(lambda: map(self.__getitem__, itertools.count()), output_signature=specs)
+        batches = tf.data.Dataset.from_generator(
+            lambda: map(self.__getitem__, itertools.count()), output_signature=specs
+        )
         return distribute.without_autotune(batches.prefetch(4))
 
     def __getitem__(self, index):

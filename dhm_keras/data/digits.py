@@ -12,7 +12,8 @@ def digits():
     permutation the first 768 train and the last 997 test.
 
     Returns:
-        `(train_images, train_labels), (test_images, test_labels)`: uint8 `(n, 16, 16, 3)` and int64 `(n,)`, ten classes.
+        `(train_images, train_labels), (test_images, test_labels)`: uint8 `(n, 16, 16, 3)` and int64 `(n,)`, ten
+        classes.
 
     Raises:
         ImportError: if scikit-learn is not installed.

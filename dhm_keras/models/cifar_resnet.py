@@ -235,8 +235,8 @@ def _validate_branches(branches):
         stages = len(WIDTHS) - branch.tap
         if branch.tap not in (1, 2) or len(branch.blocks) != stages or len(branch.widths) != stages:
             raise ValueError(
-                f"Invalid branch {head!r}. Expected a tap 1 or 2, and blocks and widths for each of the {stages} stages "
-                f"after stage {branch.tap}. Received: {branch}."
+                f"Invalid branch {head!r}. Expected a tap 1 or 2, and blocks and widths for each of the {stages} "
+                f"stages after stage {branch.tap}. Received: {branch}."
             )
         widths = (WIDTHS[branch.tap - 1], *branch.widths)  # the parameter-free shortcut can only append channels
         if min(branch.blocks) < 1 or list(widths) != sorted(widths) or head == "main":
