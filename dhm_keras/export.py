@@ -42,7 +42,7 @@ def export_main(model, directory):
 
     main = float32_copy(model.main)
     takes_raw = any(isinstance(layer, keras.layers.Normalization) for layer in main.layers)
-    spec = tf.TensorSpec(main.input.shape, tf.uint8 if takes_raw else tf.float32, name="images")
+    spec = tf.TensorSpec(main.inputs[0].shape, tf.uint8 if takes_raw else tf.float32, name="images")
 
     @tf.function(input_signature=[spec])
     def serve(images):
