@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import functools
+import operator
 
 import keras
 from keras import ops
@@ -158,7 +159,7 @@ class DHM(keras.Model):
 
     Attributes:
         network: The network given.
-        objective: The `Objective` with the settings above.
+        objective: The `Objective` with the settings above, which are read-only attributes of the model, too.
         main: The backbone with its own classifier, a functional model from images to logits; shares the weights.
 
     Raises:
@@ -190,6 +191,13 @@ class DHM(keras.Model):
 
     def build(self, input_shape=None):
         self.built = True
+
+    method = property(operator.attrgetter("objective.method"))
+    ce_weights = property(operator.attrgetter("objective.ce_weights"))
+    mimic_weights = property(operator.attrgetter("objective.mimic_weights"))
+    temperature = property(operator.attrgetter("objective.temperature"))
+    direction = property(operator.attrgetter("objective.direction"))
+    divergence = property(operator.attrgetter("objective.divergence"))
 
     @property
     def heads(self):

@@ -93,8 +93,8 @@ def main(_):
 
 def train_all(runs, epochs):
     """Trains the runs, several at a time, each process on its own cores: small kernels gain little from threads."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    jobs = min(FLAGS.jobs or os.cpu_count(), max(len(runs), 1))
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
+    jobs = min(FLAGS.jobs or len(cores), max(len(runs), 1))
     spawn = multiprocessing.get_context("spawn")
     workers, epochs_done = spawn.Value("i", 0), spawn.Value("i", 0)
     print(f"Training {len(runs)} runs, {jobs} at a time", flush=True)
@@ -121,7 +121,7 @@ def start_worker(workers, epochs_done, cores, jobs):
     Progress.epochs_done = epochs_done
     with workers:
         number, workers.value = workers.value, workers.value + 1
-    if len(cores) >= jobs:
+    if hasattr(os, "sched_setaffinity") and len(cores) >= jobs:
         os.sched_setaffinity(0, cores[number % jobs :: jobs])
 
 
