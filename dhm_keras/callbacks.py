@@ -5,14 +5,23 @@ import math
 import keras
 
 from dhm_keras import export, sampling
-from dhm_keras.trainer import SCOPES
+from dhm_keras.trainer import DHM, SCOPES
+
+
+def check_model(callback):
+    """Raises `ValueError` if a callback of this module is used with another model than a `DHM`."""
+    if not isinstance(callback.model, DHM):
+        raise ValueError(
+            f"{type(callback).__name__} works with a `DHM`. Received: {callback.model!r}. Train DHM(network) instead "
+            "of the network."
+        )
 
 
 class SampleBranches(keras.callbacks.Callback):
     """Draws the active branches at the start of each epoch (eq. 6-9, supplement D).
 
-    The draw is a function of (seed, epoch), so a resumed training continues with the same branches. After the training
-    all branches are active again.
+    The draw is a function of (seed, epoch), so a resumed training continues with the same branches. After the training,
+    however it ends, the branches are active that were so before it.
 
     Example: the paper's supplement D:
 
@@ -40,12 +49,12 @@ class SampleBranches(keras.callbacks.Callback):
             raise ValueError(f"Invalid value for argument `scope`. Expected one of {SCOPES}. Received: {scope!r}.")
         self.sampler, self.p, self.k, self.scope, self.seed = sampler, p, k, scope, seed
 
+    def on_train_begin(self, logs=None):
+        check_model(self)
+
     def on_epoch_begin(self, epoch, logs=None):
         active = sampling.sample(self.sampler, self.model.heads[1:], self.seed, epoch, self.p, self.k)
         self.model.activate(active, self.scope)
-
-    def on_train_end(self, logs=None):
-        self.model.activate()
 
 
 class WarnOfCollapse(keras.callbacks.Callback):
@@ -60,7 +69,7 @@ class WarnOfCollapse(keras.callbacks.Callback):
     head's cross-entropy above `ignorance` * log(classes), both means over the epoch.
 
     Args:
-        agreement: Float. Defaults to `0.02`.
+        agreement: Float, in the units of the divergence, T^2 included. Defaults to `0.02`.
         ignorance: Float. Defaults to `0.9`.
     """
 
@@ -70,15 +79,18 @@ class WarnOfCollapse(keras.callbacks.Callback):
         self.collapsed_epoch = None
 
     def on_train_begin(self, logs=None):
+        check_model(self)
         self.collapsed_epoch = None
 
     def on_epoch_end(self, epoch, logs=None):
         terms = [logs[f"mimic_{teacher}_to_{student}"] for teacher, student in self.model.objective.pairs]
+        chance = math.log(self.model.num_classes)
+        if self.model.divergence == "cross_entropy":  # holds the teacher's entropy, in a collapse that of chance
+            terms = [abs(term - self.model.temperature**2 * chance) for term in terms]
         terms = [term for term in terms if not math.isnan(term)]
         entropies = [logs[f"{head}_ce"] for head in self.model.heads if not math.isnan(logs[f"{head}_ce"])]
         if self.collapsed_epoch is not None or not terms or not entropies:
             return
-        chance = math.log(self.model.num_classes)
         if max(terms) < self.agreement and min(entropies) > self.ignorance * chance:
             self.collapsed_epoch = epoch
             rate = float(self.model.optimizer.learning_rate)
@@ -97,13 +109,18 @@ class ExportMain(keras.callbacks.Callback):
         directory: Path. Each export is the next integer version folder in it, as TensorFlow Serving expects.
 
     Raises:
-        ValueError: if the backend is not TensorFlow.
+        ValueError: if the backend is not TensorFlow, or `directory` is not a local path.
+        OSError: at the start of the training, if the folder cannot be made.
     """
 
     def __init__(self, directory):
         super().__init__()
         export.check_backend()
         self.directory = directory
+
+    def on_train_begin(self, logs=None):
+        check_model(self)
+        export.prepare(self.directory)  # a folder that cannot be written is told before the training, not after it
 
     def on_train_end(self, logs=None):
         export.export_main(self.model, self.directory)

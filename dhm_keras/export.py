@@ -13,9 +13,9 @@ def export_main(model, directory):
     """Writes the main head as the next version in `directory`.
 
     The signature `serving_default` takes `images` and gives `logits`, float32 `(batch, classes)`, equal to the float32
-    evaluation of the weights whatever the training precision. A network with a normalization layer takes raw images,
-    uint8 `(batch, height, width, channels)`, any other float32 images as it was trained on. No variable of a branch is
-    in it, each variable once. The folder appears when it is complete.
+    evaluation of the weights whatever the training precision. A network that begins with a normalization layer takes
+    raw images, uint8 `(batch, height, width, channels)`, any other float32 images as it was trained on. No variable of
+    a branch is in it, each variable once. The folder appears when it is complete.
 
     Example:
 
@@ -32,7 +32,8 @@ def export_main(model, directory):
         Path of the new version, a string.
 
     Raises:
-        ValueError: if the backend is not TensorFlow, or `model` has no main head.
+        ValueError: if the backend is not TensorFlow, `model` is no `DHM` of one input, or `directory` is not a local
+            path.
         OSError: if the folder cannot be written; versions already there stay as they are.
     """
     check_backend()
@@ -40,9 +41,15 @@ def export_main(model, directory):
         raise ValueError(f"Invalid value for argument `model`. Expected a `DHM`. Received: {model!r}.")
     import tensorflow as tf
 
+    if len(model.main.inputs) != 1:
+        names = [tensor.name for tensor in model.main.inputs]
+        raise ValueError(f"Invalid value for argument `model`. Expected one input. Received: the inputs {names}.")
+
+    directory = prepare(directory)
     main = float32_copy(model.main)
-    takes_raw = any(isinstance(layer, keras.layers.Normalization) for layer in main.layers)
-    spec = tf.TensorSpec(main.inputs[0].shape, tf.uint8 if takes_raw else tf.float32, name="images")
+    shape = main.inputs[0].shape
+    takes_raw = len(shape) == 4 and any(isinstance(layer, keras.layers.Normalization) for layer in main.layers[:2])
+    spec = tf.TensorSpec(shape, tf.uint8 if takes_raw else tf.float32, name="images")
 
     @tf.function(input_signature=[spec])
     def serve(images):
@@ -51,8 +58,6 @@ def export_main(model, directory):
     module = tf.Module()
     module.variables_of_main = [variable.value for variable in main.variables]
 
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     versions = [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
     version = directory / str(max(versions, default=0) + 1)
     partial = directory / f".{version.name}.partial"  # no integer: a watching server does not look at it
@@ -71,13 +76,47 @@ def float32_copy(main):
     Returns:
         A new functional model with its own variables.
     """
-    config = main.get_config()
-    for layer in config["layers"]:
-        if "dtype" in layer["config"] and layer["class_name"] != "InputLayer":
-            layer["config"]["dtype"] = "float32"
-    copy = Network.from_config(config)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # for nested models, which keep no policy in their config
+    try:
+        copy = Network.from_config(_in_float32(main.get_config()))
+    finally:
+        keras.config.set_dtype_policy(policy)
     copy.set_weights(main.get_weights())
     return copy
+
+
+def _in_float32(config):
+    """A config of nested dicts and lists in which every dtype policy is float32, and every input of half precision."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return {**config, "config": {**config["config"], "name": "float32"}}
+        if config.get("dtype") in ("float16", "bfloat16"):
+            config = {**config, "dtype": "float32"}
+        return {key: _in_float32(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_in_float32(value) for value in config)
+    return config
+
+
+def prepare(directory):
+    """Makes the folder of versions if need be.
+
+    Args:
+        directory: Path.
+
+    Returns:
+        `pathlib.Path`.
+
+    Raises:
+        ValueError: if it is an address and not a local path.
+        OSError: if it cannot be made.
+    """
+    if "://" in str(directory):
+        raise ValueError(f"Invalid value for argument `directory`. Expected a local path. Received: {directory!r}.")
+    directory = pathlib.Path(directory).expanduser()
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 def check_backend():

@@ -51,15 +51,9 @@ def targets(labels, num_classes, dtype="float32"):
         ValueError: if the labels have another shape, or are floats without a column for each class.
     """
     labels = ops.convert_to_tensor(labels)
-    shape = tuple(labels.shape)
-    if len(shape) == 2 and shape[1] == num_classes and num_classes > 1:
+    _check_label_shape(labels.shape, keras.backend.standardize_dtype(labels.dtype), num_classes)
+    if tuple(labels.shape[1:]) == (num_classes,):
         return ops.cast(labels, dtype)
-    kind = keras.backend.standardize_dtype(labels.dtype)
-    if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)) or "int" not in kind:
-        raise ValueError(
-            f"Invalid labels. Expected integers of shape (batch,) or soft labels of shape (batch, {num_classes}), one "
-            f"column for each of the {num_classes} classes. Received: shape={shape}, dtype={kind}."
-        )
     labels = ops.cast(ops.reshape(labels, (-1,)), "int32")
     in_range = ops.logical_and(labels >= 0, labels < num_classes)
     one_hot = ops.one_hot(labels, num_classes, dtype=dtype)
@@ -70,19 +64,34 @@ def check_labels(labels, num_classes):
     """Raises `ValueError` if an array of labels cannot train a network of `num_classes` classes.
 
     Args:
-        labels: NumPy array or list of labels, or anything else, which passes: what is not an array is seen batch by
-            batch only.
+        labels: Array of all labels, of NumPy or the backend; or anything else, which passes: it is seen batch by batch
+            only.
         num_classes: Integer.
     """
-    if not isinstance(labels, (np.ndarray, list, tuple)):
+    if not isinstance(labels, np.ndarray) and not ops.is_tensor(labels):
         return
-    labels = np.asarray(labels)
-    targets(np.zeros((1, *labels.shape[1:]), labels.dtype), num_classes)
-    if "int" in labels.dtype.name and labels.size and (labels.min() < 0 or labels.max() >= num_classes):
-        first = int(np.flatnonzero((labels < 0) | (labels >= num_classes))[0])
+    labels = ops.convert_to_numpy(labels)
+    _check_label_shape(labels.shape, labels.dtype.name, num_classes)
+    if labels.ndim == 2 and labels.shape[1] == num_classes:
+        good = np.isfinite(labels).all(-1) & (labels >= 0).all(-1) & (np.abs(labels.sum(-1) - 1) < 1e-3)
+        expected = "soft labels that are >= 0 and sum to 1"
+    else:
+        labels = labels.ravel()
+        good = (labels >= 0) & (labels < num_classes)
+        expected = f"integers in [0, {num_classes}), one of the network's {num_classes} classes"
+    if not good.all():
+        first = int(np.flatnonzero(~good)[0])
+        raise ValueError(f"Invalid labels. Expected {expected}. Received: {labels[first]} at position {first}.")
+
+
+def _check_label_shape(shape, dtype, num_classes):
+    """Raises `ValueError` unless labels of this shape and dtype are integers or soft labels."""
+    soft = len(shape) == 2 and shape[1] == num_classes
+    integers = "int" in dtype and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
+    if not soft and not integers:
         raise ValueError(
-            f"Invalid labels. Expected integers in [0, {num_classes}), one of the network's {num_classes} classes. "
-            f"Received: {labels.ravel()[first]} at position {first}."
+            f"Invalid labels. Expected integers of shape (batch,) or soft labels of shape (batch, {num_classes}), one "
+            f"column for each of the {num_classes} classes. Received: shape={tuple(shape)}, dtype={dtype}."
         )
 
 
@@ -250,17 +259,26 @@ class Objective:
             (teacher, student): t**2 * divergence(ops.stop_gradient(tempered[teacher]), tempered[student])
             for teacher, student in pairs
         }
+        for pair, term in mimic.items():
+            if len(term.shape) != 1 or term.shape[0] != some.shape[0]:
+                raise ValueError(
+                    "Invalid value for argument `divergence`. Expected a function that gives one value per example, "
+                    f"shape {tuple(some.shape[:1])}. Received: shape {tuple(term.shape)} for {pair}. Sum over the "
+                    "classes (axis -1), not over the batch."
+                )
         total = sum(_weight(self.ce_weights, head) * term for head, term in ce.items())
         total += sum(_weight(self.mimic_weights, pair) * term for pair, term in mimic.items())
         return total, ce, mimic
 
     def get_config(self):
         """The settings (all fields but `heads`) as JSON-able values; `from_config` of the trainer reads them back."""
-        if getattr(self.divergence, "__name__", "") == "<lambda>":
-            raise ValueError(
-                "A model whose `divergence` is a lambda cannot be saved. Define it as a named function under "
-                "`@keras.saving.register_keras_serializable()`."
-            )
+        if callable(self.divergence):
+            name = getattr(self.divergence, "__name__", "") and keras.saving.get_registered_name(self.divergence)
+            if not name or keras.saving.get_registered_object(name) is not self.divergence:
+                raise ValueError(
+                    f"A model with divergence={self.divergence!r} could not be loaded again, so it is not saved. "
+                    "Define it as a function under `@keras.saving.register_keras_serializable()`, not as a lambda."
+                )
         pairs = self.mimic_weights
         return {
             "method": self.method,

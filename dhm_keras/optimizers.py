@@ -121,6 +121,8 @@ class Adam(CoupledWeightDecay, keras.optimizers.Adam):
 
         # 1 - beta^t, which a float32 power of 0.999 would round to three digits.
         t = ops.cast(self.iterations + 1, dtype)
-        correction_1, correction_2 = (-ops.expm1(t * math.log(beta)) for beta in (self.beta_1, self.beta_2))
+        correction_1, correction_2 = (
+            -ops.expm1(t * math.log(beta)) if beta else ops.ones_like(t) for beta in (self.beta_1, self.beta_2)
+        )
         denominator = ops.sqrt(new_v) / ops.sqrt(correction_2) + self.epsilon
         self.assign_sub(variable, ops.cast(learning_rate, dtype) / correction_1 * new_m / denominator)

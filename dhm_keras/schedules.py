@@ -1,10 +1,11 @@
 """The papers' learning-rate schedules, as functions of the epoch.
 
-An epoch is counted in steps of the optimizer, so a schedule needs nothing but the optimizer's own counter: it works in
-compiled code on every backend, warms up within an epoch and resumes with the optimizer's state.
+An epoch is counted in batches by the optimizer's own counter, so a schedule needs nothing else: it works in compiled
+code on every backend, warms up within an epoch and resumes with the optimizer's state.
 """
 
 import math
+import numbers
 
 import keras
 from keras import ops
@@ -15,7 +16,7 @@ class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         learning_rate: Float > 0. The rate after the warm-up.
-        steps_per_epoch: Integer > 0. Steps of the optimizer in an epoch.
+        steps_per_epoch: Integer > 0. Batches in an epoch, also under gradient accumulation.
         warmup_epochs: Float >= 0. Over so many epochs the rate rises linearly from 0; the schedule proper is not
             shifted by it. Defaults to `0.0`.
 
@@ -27,7 +28,7 @@ class EpochSchedule(keras.optimizers.schedules.LearningRateSchedule):
         super().__init__()
         if not learning_rate > 0:
             raise ValueError(f"Invalid value for argument `learning_rate`. Expected > 0. Received: {learning_rate!r}.")
-        if not isinstance(steps_per_epoch, int) or steps_per_epoch < 1:
+        if not isinstance(steps_per_epoch, numbers.Integral) or steps_per_epoch < 1:
             raise ValueError(
                 f"Invalid value for argument `steps_per_epoch`. Expected an integer > 0. Received: {steps_per_epoch!r}."
             )

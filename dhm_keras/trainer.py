@@ -15,7 +15,6 @@ from dhm_keras.objective import Objective, check_labels, read_config, sort_heads
 SCOPES = ("mimic", "branch")
 
 
-@keras.saving.register_keras_serializable(package="dhm_keras")
 class PerExample(keras.losses.Loss):
     """The mean over the batch of values that are computed already.
 
@@ -104,10 +103,11 @@ class Routing:
     @property
     def current(self):
         """The part that a forward pass goes through now: the active heads within a training step, else all heads."""
-        return self.part(self.heads) if self._within_step.get() else self.network
+        return self.part(self.heads) if self.is_within_step else self.network
 
     @property
     def is_within_step(self):
+        """Whether the caller is inside `step`."""
         return self._within_step.get()
 
     @contextlib.contextmanager
@@ -272,12 +272,17 @@ class DHM(keras.Model):
         return self._routing.current.trainable_weights if self._routing.is_within_step else super().trainable_weights
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if y is None or isinstance(y, (dict, list, tuple)):
+            raise ValueError(
+                "Invalid labels. Expected one array for all heads: integers of shape (batch,) or soft labels of shape "
+                f"(batch, {self.num_classes}). Received: {type(y).__name__}."
+            )
         pairs = self._routing.pairs if self._routing.is_within_step else self.objective.pairs
         y = distribute.checked_labels(y, self.num_classes)
         total, ce, mimic = self.objective(y_pred, y, pairs)
-        weights = 1.0 if sample_weight is None else ops.reshape(ops.cast(sample_weight, total.dtype), (-1,))
-        self._logs.update_terms(ce, mimic, weights)
-        loss = self._reduce(total, total * weights)
+        weights = None if sample_weight is None else ops.reshape(ops.cast(sample_weight, total.dtype), (-1,))
+        self._logs.update_terms(ce, mimic, 1.0 if weights is None else weights)
+        loss = self._reduce(total, total, sample_weight=weights)
         return loss + super().compute_loss(x) if self.losses else loss  # the layers' own: regularizers
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -304,20 +309,29 @@ class DHM(keras.Model):
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
         """As `keras.Model.fit`. Endless batches of `dhm_keras.data` start at `initial_epoch`, one epoch an epoch."""
         if hasattr(x, "starting_at"):
+            check_labels(x.labels, self.num_classes)
             kwargs.setdefault("steps_per_epoch", x.steps_per_epoch)
             kwargs["shuffle"] = False
             x = x.starting_at(kwargs.get("initial_epoch", 0)).for_backend()
         check_labels(y, self.num_classes)
         validation = kwargs.pop("validation_data", None)
         if validation is not None:
+            _refuse_endless(validation)
             if isinstance(validation, (tuple, list)) and len(validation) > 1:
                 check_labels(validation[1], self.num_classes)
             of_validation = kwargs.get("validation_batch_size") or batch_size or 32  # 32: Keras's default
             validation = distribute.validation_dataset(validation, of_validation)
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, validation_data=validation, **kwargs)
+        before = self._routing.heads, self._routing.pairs
+        try:
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, validation_data=validation, **kwargs)
+        finally:  # a callback's draw does not outlive the training, however it ended
+            self._routing.heads, self._routing.pairs = before
+            if self.train_function is not None:
+                self.make_train_function()
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.evaluate`; covers all heads and pairs."""
+        _refuse_endless(x)
         check_labels(y, self.num_classes)
         return super().evaluate(x, y, *args, **kwargs)
 
@@ -342,6 +356,14 @@ class DHM(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
 
+def _refuse_endless(data):
+    if hasattr(data, "starting_at"):
+        raise ValueError(
+            f"Invalid data to evaluate on. Expected a finite set without augmentation, such as (images, labels). "
+            f"Received: the endless training batches {data!r}."
+        )
+
+
 def _heads(network):
     """The names of a network's heads, the deepest first; ValueError if it is not a network as `DHM` needs it."""
     outputs = getattr(network, "output", None)
@@ -356,5 +378,10 @@ def _heads(network):
         raise ValueError(
             "Invalid value for argument `network`. Expected logits of one shape (batch, classes) from every head. "
             f"Received: {shapes}."
+        )
+    if (shapes["main"][1] or 0) < 2:
+        raise ValueError(
+            "Invalid value for argument `network`. Expected logits of at least two classes; a yes-or-no question has "
+            f"two. Received: {shapes}."
         )
     return sort_heads(outputs)

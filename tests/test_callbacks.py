@@ -1,5 +1,7 @@
 """Branch sampling in a training, the warning of consensus collapse, export at the end."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -37,12 +39,36 @@ def test_a_later_start_draws_the_same_branches():
     assert np.isnan(whole["aux1_ce"][3:]).tolist() == np.isnan(later["aux1_ce"]).tolist()
 
 
-def test_after_the_training_all_branches_are_active_again():
-    model, _ = fit(SampleBranches("uniform", k=0, scope="branch"), epochs=2)
+class Interrupt(SampleBranches):
+    def on_epoch_end(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", [SampleBranches, Interrupt])
+def test_after_the_training_the_branches_of_before_are_active_again(kind):
+    model = dhm.DHM(tiny())
+    model.compile(optimizer=sgd(0.05))
+    try:
+        fit(kind("uniform", k=0, scope="branch"), epochs=2, model=model)
+    except KeyboardInterrupt:
+        assert kind is Interrupt
     before = values(model.trainable_variables)
     _, history = fit(keras.callbacks.Callback(), epochs=1, model=model)
     assert not np.isnan([column[0] for column in history.values()]).any()
     assert not np.array_equal(before["aux1_conv/kernel"], values(model.trainable_variables)["aux1_conv/kernel"])
+
+    model.activate(("aux2",), scope="branch")
+    fit(SampleBranches("fixed"), epochs=1, model=model)
+    _, history = fit(keras.callbacks.Callback(), epochs=1, model=model)
+    assert np.isnan(history["aux1_ce"]).all() and not np.isnan(history["aux2_ce"]).any()
+
+
+@pytest.mark.parametrize("make", [SampleBranches, WarnOfCollapse])
+def test_a_plain_keras_model_is_refused(make):
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match="works with a `DHM`"):
+        fit(make(), model=model)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +112,18 @@ def test_a_healthy_run_is_silent(watched, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_collapse_is_seen_through_the_teachers_entropy(capsys):
+    model = dhm.DHM(tiny(num_classes=10), divergence="cross_entropy", temperature=2.0)
+    model.compile(optimizer=sgd(0.1))
+    callback = WarnOfCollapse()
+    callback.set_model(model)
+    callback.on_train_begin()
+    callback.on_epoch_end(0, epoch_logs(2.2, 4 * 2.0, model))
+    assert capsys.readouterr().out == ""
+    callback.on_epoch_end(1, epoch_logs(2.29, 4 * math.log(10) - 0.01, model))
+    assert "consensus collapse" in capsys.readouterr().out
+
+
 def test_without_mimicking_there_is_no_collapse(watched, capsys):
     watched.on_epoch_end(0, epoch_logs(2.3, float("nan"), watched.model))
     dsl = dhm.DHM(tiny(num_classes=10), method="dsl")
@@ -112,6 +150,11 @@ def test_collapse_on_real_digits(rate, warmup, collapses, capsys):
 def test_export_at_the_end_of_the_training(tmp_path):
     import tensorflow as tf
 
+    with pytest.raises(ValueError, match="local path"):
+        fit(ExportMain("gs://bucket/serving"))
+    (tmp_path / "a_file").touch()
+    with pytest.raises(FileExistsError):  # before the training, not after it
+        fit(ExportMain(tmp_path / "a_file"))
     model, _ = fit(ExportMain(tmp_path), epochs=1)
     x, _ = batch()
     served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"](images=tf.constant(x))["logits"]

@@ -126,6 +126,34 @@ def test_a_network_without_normalization_takes_floats(tmp_path):
     np.testing.assert_allclose(serve(images=tf.constant(x))["logits"], model.main.predict(x, verbose=0), atol=1e-6)
 
 
+@pytest.mark.parametrize("mixed", ["mixed_bfloat16"], indirect=True)
+def test_a_nested_network_in_mixed_precision_is_exported_in_float32(mixed, tmp_path):
+    import tensorflow as tf
+
+    def network():
+        stem = keras.Sequential([keras.layers.Dense(16, activation="relu"), keras.layers.Dense(16)], name="stem")
+        x = keras.Input((4,))
+        head = lambda name: keras.layers.Dense(3, dtype="float32", name=name)
+        return keras.Model(x, {name: head(name)(stem(x)) for name in ("main", "aux1")})
+
+    half = network()
+    path = export_main(dhm.DHM(half), tmp_path)
+    keras.config.set_dtype_policy("float32")
+    full = network()
+    full.set_weights(half.get_weights())
+    x = np.random.default_rng(0).standard_normal((5, 4)).astype("float32")
+    logits = tf.saved_model.load(path).signatures["serving_default"](images=tf.constant(x))["logits"]
+    np.testing.assert_allclose(logits, full.predict(x, verbose=0)["main"], atol=1e-6)
+
+
+def test_two_inputs_are_refused(tmp_path):
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    features = keras.layers.Concatenate()([a, b])
+    network = keras.Model([a, b], {name: keras.layers.Dense(3, name=name)(features) for name in ("main", "aux1")})
+    with pytest.raises(ValueError, match=r"Expected one input. Received: the inputs \['a', 'b'\]"):
+        export_main(dhm.DHM(network), tmp_path)
+
+
 def test_another_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Expected a `DHM`"):
         export_main(tiny(), tmp_path)

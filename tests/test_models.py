@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from networks import from_torch, resnet8, sgd, torch_name
+from networks import RESNET8, from_torch, resnet8, sgd, torch_name
 
 import dhm_keras as dhm
 from dhm_keras.models import Branch, cifar_resnet
@@ -131,6 +131,11 @@ def test_initial_weights_have_the_releases_distributions():
         (lambda: resnet8({"aux1": Branch(2, (0,), (64,))}), "at least one block"),
         (lambda: resnet8({"aux1": Branch(2, (1,), (8,))}), "32 channels"),
         (lambda: resnet8({"aux1": Branch(1, (1, 1), (64, 32))}), "no stage narrower than the one before"),
+        (lambda: dhm.models.resnet32(branches="aux1"), "names out of"),
+        (lambda: dhm.models.resnet32(branches=None), "names out of"),
+        (lambda: resnet8({"aux1": (2, (1,), (64,))}), "Expected a `Branch`"),
+        (lambda: Branch(2, 1, 128), "`blocks` of a Branch"),
+        (lambda: resnet8({"aux1": RESNET8["aux2"], "aux2": RESNET8["aux1"]}), "aux1 the deepest"),
         (lambda: resnet8({"main": Branch(2, (1,), (64,))}), "other than 'main'"),
         (lambda: resnet8(num_classes=0), "`num_classes`"),
         (lambda: resnet8(input_shape=(30, 30, 3)), "divisible by 4"),

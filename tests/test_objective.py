@@ -1,5 +1,6 @@
 """The objective against the release's numbers, and its laws."""
 
+import functools
 import math
 
 import keras
@@ -159,6 +160,12 @@ def test_a_callable_divergence_sees_teacher_and_student_log_probabilities():
     np.testing.assert_allclose(ops.convert_to_numpy(mimic["aux1", "main"]), 4 * ((p - q) ** 2).sum(-1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("wrong", [lambda p, q: p - q, lambda p, q: ops.mean(p - q), lambda p, q: ops.sum(p - q, 0)])
+def test_a_divergence_that_is_not_one_value_per_example_is_refused(wrong):
+    with pytest.raises(ValueError, match="one value per example"):
+        Objective(HEADS, divergence=wrong)(logits(), np.arange(4), (("main", "aux1"),))
+
+
 def test_pairs_and_directions():
     assert len(ordered_pairs(HEADS)) == 6 and len(ordered_pairs((*HEADS, "aux3"))) == 12
     assert set(ordered_pairs(HEADS, "top_down")) == {("main", "aux1"), ("main", "aux2"), ("aux1", "aux2")}
@@ -184,7 +191,9 @@ def test_a_label_out_of_range_is_nan_and_not_silence():
         (np.array([0, 1, 7]), "Received: 7 at position 2"),
         (np.array([0, -1]), "Received: -1 at position 1"),
         (np.array([0.0, 1.0]), "dtype=float"),
-        (np.zeros((2, 4)), "shape=(1, 4)"),
+        (np.zeros((2, 4)), "shape=(2, 4)"),
+        (np.array([[0.5, 0.5, 0.0], [0.5, 0.5, 0.5]]), "at position 1"),
+        (np.array([[1.5, -0.5, 0.0]]), "at position 0"),
         (np.zeros((2, 2, 3)), "shape="),
     ],
 )
@@ -231,5 +240,10 @@ def test_config_round_trip_and_lambda():
         "divergence": "cross_entropy",
     }
     assert read_config(Objective(HEADS, **settings).get_config()) == settings
-    with pytest.raises(ValueError, match="lambda"):
-        Objective(HEADS, divergence=lambda p, q: p).get_config()
+    for divergence in (lambda p, q: p, unregistered, functools.partial(unregistered)):
+        with pytest.raises(ValueError, match="register_keras_serializable"):
+            Objective(HEADS, divergence=divergence).get_config()
+
+
+def unregistered(teacher_log_probs, student_log_probs):
+    return ops.sum(teacher_log_probs - student_log_probs, axis=-1)

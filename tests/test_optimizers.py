@@ -78,6 +78,12 @@ def test_two_replicas_that_halve_the_gradient_equal_one(golden, mirrored, name, 
             np.testing.assert_allclose(local.numpy(), g[name][i], rtol=2e-6, atol=1e-6)
 
 
+def test_adam_without_first_moment_divides_by_the_second():
+    w = keras.Variable(np.zeros(3, "float32"))
+    optimizers.Adam(0.1, beta_1=0.0).apply([keras.ops.convert_to_tensor([1.0, -2.0, 4.0])], [w])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(w.value), [-0.1, 0.1, -0.1], rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_config_round_trip(name):
     optimizer = VARIANTS[name]()

@@ -305,6 +305,10 @@ def test_labels_of_a_wrong_shape_are_refused():
 # Errors
 
 
+def endless(labels=0):
+    return dhm.data.TrainBatches(batch()[0], np.full(16, labels), batch_size=8)
+
+
 @pytest.mark.parametrize(
     "make, words",
     [
@@ -313,6 +317,12 @@ def test_labels_of_a_wrong_shape_are_refused():
         (lambda: dhm.DHM(tiny(), method="baseline"), "branches=()"),
         (lambda: dhm.DHM(keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])), "dict of logits"),
         (lambda: dhm.DHM("resnet32"), "`network`"),
+        (lambda: dhm.DHM(tiny(num_classes=1)), "at least two classes"),
+        (lambda: compiled().fit(batch()[0], verbose=0), "one array for all heads"),
+        (lambda: compiled().fit(batch()[0], dict.fromkeys(HEADS, batch()[1]), verbose=0), "one array for all heads"),
+        (lambda: compiled().fit(endless(labels=3), verbose=0), "Received: 3 at position 0"),
+        (lambda: compiled().evaluate(endless()), "endless training batches"),
+        (lambda: compiled().fit(*batch(), validation_data=endless(), verbose=0), "endless training batches"),
         (lambda: compiled().activate(("aux9",)), "['aux9']"),
         (lambda: compiled().activate(scope="loss"), "`scope`"),
         (lambda: dhm.DHM(tiny()).compile("sgd", loss="mse"), "takes no `loss`"),
@@ -365,7 +375,7 @@ def test_a_keras_file_keeps_every_setting_the_weights_and_the_optimizer(tmp_path
     assert_allclose(fit(again, epochs=2)["loss"], fit(model, epochs=2)["loss"], rtol=1e-6)  # and it goes on alike
 
 
-def test_a_network_file_is_loaded_by_keras_alone(tmp_path):
+def test_a_network_file_needs_no_custom_objects(tmp_path):
     network, (x, _) = tiny(), batch()
     network.save(tmp_path / "network.keras")
     again = keras.models.load_model(tmp_path / "network.keras")

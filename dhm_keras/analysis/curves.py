@@ -3,14 +3,13 @@
 import numpy as np
 
 
-def plot_curves(histories, path, metric="main_accuracy", title=""):
+def plot_curves(histories, path, title=""):
     """Draws the error of main per epoch: a line for the mean over the seeds, a band from the lowest to the highest.
 
     Args:
         histories: Dict from method to a list of histories, one a seed; a history is a list of rows, one an epoch, each
             a dict from log name to value.
         path: Path of the picture; its suffix chooses the format.
-        metric: String. Log name of an accuracy; `val_` + `metric` is drawn beside it. Defaults to `"main_accuracy"`.
         title: String. Title of the figure. Defaults to none.
 
     Raises:
@@ -24,7 +23,7 @@ def plot_curves(histories, path, metric="main_accuracy", title=""):
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     for panel, prefix, name in zip(figure.subplots(1, 2), ("", "val_"), ("training labels", "test set")):
         errors = {  # each (seeds, epochs)
-            method: 100 * (1 - np.array([[row[prefix + metric] for row in run] for run in runs]))
+            method: 100 * (1 - np.array([[row[f"{prefix}main_accuracy"] for row in run] for run in runs]))
             for method, runs in histories.items()
         }
         _draw(panel, errors)

@@ -1,6 +1,7 @@
 """ResNets for CIFAR (He et al., 2016) with the branches of Table 6: 6n+2 layers in three stages of basic blocks."""
 
 import dataclasses
+import numbers
 from collections.abc import Mapping
 
 import keras
@@ -25,6 +26,14 @@ class Branch:
     tap: int
     blocks: tuple[int, ...]
     widths: tuple[int, ...]
+
+    def __post_init__(self):
+        for name in ("blocks", "widths"):
+            value = getattr(self, name)
+            if not isinstance(value, (tuple, list)) or not all(isinstance(n, numbers.Integral) for n in value):
+                raise ValueError(
+                    f"Invalid value for `{name}` of a Branch. Expected integers, as (5, 3). Received: {value!r}."
+                )
 
 
 # Blocks per stage and branches. ResNet-32, 110 and 1202: Table 6. The paper has no 20 and 56: theirs follow the same
@@ -171,6 +180,11 @@ def _named(name):
     blocks, table = RESNETS[name]
 
     def builder(num_classes=100, branches=("aux1", "aux2"), **kwargs):
+        if branches is None or isinstance(branches, str):
+            raise ValueError(
+                f"Invalid value for argument `branches`. Expected names out of {tuple(table)}, or a dict from name to "
+                f"`Branch`. Received: {branches!r}."
+            )
         if not isinstance(branches, Mapping):
             unknown = [branch for branch in branches if branch not in table]
             if unknown:
@@ -206,9 +220,12 @@ resnet20, resnet32, resnet56, resnet110, resnet1202 = map(_named, RESNETS)
 
 def _validate(blocks, num_classes, input_shape, normalization):
     for argument, value in (("blocks", blocks), ("num_classes", num_classes)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"Invalid value for argument `{argument}`. Expected an integer > 0. Received: {value!r}.")
-    if len(input_shape) != 3 or any(not isinstance(n, int) or n < 1 or n % 4 for n in input_shape[:2]):
+        least = 2 if argument == "num_classes" else 1
+        if not isinstance(value, numbers.Integral) or value < least:
+            raise ValueError(
+                f"Invalid value for argument `{argument}`. Expected an integer >= {least}. Received: {value!r}."
+            )
+    if len(input_shape) != 3 or any(not isinstance(n, numbers.Integral) or n < 1 or n % 4 for n in input_shape[:2]):
         raise ValueError(
             "Invalid value for argument `input_shape`. Expected (height, width, channels), height and width divisible "
             f"by 4. Received: {input_shape!r}."
@@ -232,6 +249,8 @@ def _validate_branches(branches):
             f"Invalid value for argument `branches`. Expected a dict from name to `Branch`. Received: {branches!r}."
         )
     for head, branch in branches.items():
+        if not isinstance(branch, Branch):
+            raise ValueError(f"Invalid branch {head!r}. Expected a `Branch`. Received: {branch!r}.")
         stages = len(WIDTHS) - branch.tap
         if branch.tap not in (1, 2) or len(branch.blocks) != stages or len(branch.widths) != stages:
             raise ValueError(
@@ -244,3 +263,10 @@ def _validate_branches(branches):
                 f"Invalid branch {head!r}. Expected at least one block a stage, no stage narrower than the one before "
                 f"(the tap has {widths[0]} channels), and a name other than 'main'. Received: {branch}."
             )
+    by_depth = sorted(branches, key=lambda head: (len(head), head))  # aux1, aux2, ..., aux10
+    taps = [branches[head].tap for head in by_depth]
+    if taps != sorted(taps, reverse=True):
+        raise ValueError(
+            "Invalid value for argument `branches`. Expected names in the order of the forks, aux1 the deepest. "
+            f"Received: {dict(zip(by_depth, taps))} (name: tap)."
+        )
