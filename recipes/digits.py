@@ -81,7 +81,10 @@ def main(arguments):
         unfinished = [run for method in METHODS for run in runs[method] if run.result is None]
     except (ValueError, OSError) as error:
         raise SystemExit(f"digits.py: {error}") from None
-    train_all(unfinished, epochs)
+    try:
+        train_all(unfinished, epochs)
+    except KeyboardInterrupt:
+        raise SystemExit("digits.py: stopped. The same command goes on; finished runs are kept.") from None
 
     print_table(runs)
     dhm.analysis.plot_curves(
@@ -117,8 +120,10 @@ def train_all(runs, epochs):
                     run = pending.pop(future)
                     error, seconds = run.result["last_error"], run.result["seconds"]
                     print(f" {run.folder.name}: test error {error:.2f} %, {seconds:.0f} s", flush=True)
-        except BaseException:  # Ctrl-C, or a run that failed: the runs in the queue do not start
+        except BaseException:  # Ctrl-C, or a run that failed
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
             raise
 
 
