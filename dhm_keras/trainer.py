@@ -335,6 +335,11 @@ class DHM(keras.Model):
         check_labels(y, self.num_classes)
         return super().evaluate(x, y, *args, **kwargs)
 
+    def predict(self, x, *args, **kwargs):
+        """As `keras.Model.predict`; gives a dict from head to logits `(n, classes)`."""
+        _refuse_endless(x)
+        return super().predict(x, *args, **kwargs)
+
     def get_config(self):
         return {
             "name": self.name,
@@ -359,7 +364,7 @@ class DHM(keras.Model):
 def _refuse_endless(data):
     if hasattr(data, "starting_at"):
         raise ValueError(
-            f"Invalid data to evaluate on. Expected a finite set without augmentation, such as (images, labels). "
+            f"Invalid data to evaluate or predict on. Expected a finite set without augmentation, such as (images, labels). "
             f"Received: the endless training batches {data!r}."
         )
 

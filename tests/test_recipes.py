@@ -3,9 +3,11 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import keras
 import pytest
@@ -87,6 +89,36 @@ def test_the_readmes_call():
             os.chdir(before)
         assert names["logits"].shape == (16, 100)
         assert pathlib.Path(folder, "serving/resnet32/1/saved_model.pb").exists() == ON_TENSORFLOW
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "interrupt"])
+def test_a_digits_start_that_ends_early_leaves_no_worker(tmp_path, number):
+    process = subprocess.Popen(
+        [sys.executable, "recipes/digits.py", "--jobs=2", f"--run_dir={tmp_path}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.time() + 120
+    while not list(tmp_path.glob("*/history.csv")) and time.time() < deadline:
+        time.sleep(0.5)
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 1 and "Traceback" not in printed
+        assert printed.strip().splitlines()[-1].startswith("digits.py: stopped.")
+    for _ in range(60):  # its workers are of its process group
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("a worker outlived the recipe")
 
 
 def test_wrong_flags_are_named():

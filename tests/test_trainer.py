@@ -322,6 +322,7 @@ def endless(labels=0):
         (lambda: compiled().fit(batch()[0], dict.fromkeys(HEADS, batch()[1]), verbose=0), "one array for all heads"),
         (lambda: compiled().fit(endless(labels=3), verbose=0), "Received: 3 at position 0"),
         (lambda: compiled().evaluate(endless()), "endless training batches"),
+        (lambda: compiled().predict(endless()), "endless training batches"),
         (lambda: compiled().fit(*batch(), validation_data=endless(), verbose=0), "endless training batches"),
         (lambda: compiled().activate(("aux9",)), "['aux9']"),
         (lambda: compiled().activate(scope="loss"), "`scope`"),
