@@ -364,8 +364,8 @@ class DHM(keras.Model):
 def _refuse_endless(data):
     if hasattr(data, "starting_at"):
         raise ValueError(
-            f"Invalid data to evaluate or predict on. Expected a finite set without augmentation, such as (images, labels). "
-            f"Received: the endless training batches {data!r}."
+            f"Invalid data to evaluate or predict on. Expected a finite set without augmentation, such as (images, "
+            f"labels). Received: the endless training batches {data!r}."
         )
 
 
