@@ -1,4 +1,4 @@
-"""Small networks and data that the tests share, and the release's names for the weights of a CIFAR ResNet."""
+"""Small networks and data that the tests share, and the release's names for the weights of the CIFAR networks."""
 
 import re
 
@@ -6,13 +6,28 @@ import keras
 import numpy as np
 
 import dhm_keras as dhm
-from dhm_keras.models import Branch, cifar_resnet
+from dhm_keras.models import Branch, cifar_resnet, densenet, wide_resnet
 
 RESNET8 = {"aux1": Branch(2, (1,), (128,)), "aux2": Branch(1, (1, 1), (32, 64))}
 
 
 def resnet8(branches=RESNET8, num_classes=10, input_shape=(32, 32, 3), **kwargs):
     return cifar_resnet(1, num_classes, branches, input_shape, **kwargs)
+
+
+def densenet10(**kwargs):
+    """The golden DenseNet: two layers a stage, growth rate 8."""
+    return densenet(2, 8, 10, {"aux1": Branch(2, (2,), (24,)), "aux2": Branch(1, (2, 1), (8, 8))}, **kwargs)
+
+
+def densenet_bc16():
+    return densenet10(bottleneck=True, compression=0.5)
+
+
+def wrn10(**kwargs):
+    """The golden wide ResNet: one block a stage, k = 1."""
+    branches = {"aux1": Branch(2, (1,), (128,)), "aux2": Branch(1, (1, 1), (32, 64))}
+    return wide_resnet(1, 1, 10, branches, **kwargs)
 
 
 def tiny(num_classes=3, names=("main", "aux1", "aux2"), regularizer=None, synchronized=False):
@@ -44,8 +59,8 @@ def values(variables):
     return {variable.path: np.asarray(keras.ops.convert_to_numpy(variable.value)) for variable in variables}
 
 
-def torch_name(path):
-    """The name in the release's state dict of a variable of a CIFAR ResNet."""
+def torch_name(path, stem="conv1"):
+    """The release's name of a variable of a CIFAR network; `stem` is its name of the first convolution."""
     layer, variable = path.rsplit("/", 1)
     variable = {
         "kernel": "weight",
@@ -55,13 +70,18 @@ def torch_name(path):
         "moving_mean": "running_mean",
         "moving_variance": "running_var",
     }[variable]
-    in_block = re.fullmatch(r"(?:aux(\d)_)?stack(\d)_block(\d+)_(.*)", layer)
-    if in_block:
-        head, stage, block, layer = in_block.groups()
-        return f"layer{stage}{f'_head{head}' if head else ''}.{int(block) - 1}.{layer}.{variable}"
+    of_head = lambda head: f"_head{head}" if head else ""
+    if found := re.fullmatch(r"(?:aux(\d)_)?stack(\d)_(?:block|layer)(\d+)_(.*)", layer):
+        head, stage, block, layer = found.groups()
+        return f"layer{stage}{of_head(head)}.{int(block) - 1}.{layer}.{variable}"
+    if found := re.fullmatch(r"(?:aux(\d)_)?(transition\d)_(.*)", layer):
+        head, transition, layer = found.groups()
+        return f"{transition}{of_head(head)}.{layer}.{variable}"
+    if found := re.fullmatch(r"(?:main|aux(\d))_bn", layer):  # a head's own
+        return f"bn{of_head(found[1])}.{variable}"
     if layer in ("conv", "bn"):
-        return f"{layer}1.{variable}"
-    return f"fc{'' if layer == 'main' else '_head' + layer[3:]}.{variable}"
+        return f"{stem if layer == 'conv' else 'bn1'}.{variable}"
+    return f"fc{of_head(layer[3:] if layer != 'main' else '')}.{variable}"
 
 
 def from_torch(weight):

@@ -1,12 +1,12 @@
-"""CIFAR ResNets: counts of the paper's tables, the release's numbers, the registry, depth."""
+"""CIFAR networks: counts of the paper's tables, the release's numbers, the registry, depth."""
 
 import keras
 import numpy as np
 import pytest
-from networks import RESNET8, from_torch, resnet8, sgd, torch_name
+from networks import RESNET8, densenet10, densenet_bc16, from_torch, resnet8, sgd, torch_name, wrn10
 
 import dhm_keras as dhm
-from dhm_keras.models import Branch, cifar_resnet
+from dhm_keras.models import Branch, cifar_resnet, densenet, wide_resnet
 
 HEADS = ("main", "aux1", "aux2")
 
@@ -20,22 +20,58 @@ def counts(network):
     return tuple(of.values())
 
 
-@pytest.mark.parametrize(
-    "name, expected",
-    [("resnet32", (470_004, 1_379_428, 298_212)), ("resnet110", (1_733_812, 5_219_940, 816_356))],
-)
-def test_parameters_per_head_equal_the_releases(name, expected):
+# Table 1's networks; spec: the authors' release, counted by PyTorch. The default stem of the DenseNets is the paper's.
+COUNTS = {
+    "resnet32": (470_004, 1_379_428, 298_212),
+    "resnet110": (1_733_812, 5_219_940, 816_356),
+    "densenet40": (1_100_428, 2_071_108, 671_836),
+    "densenet100": (7_189_468, 14_281_588, 2_532_964),
+    "densenetbc100": (800_032, 4_942_888, 599_944),
+    "wrn16_8": (11_007_540, 31_044_196, 5_822_820),
+}
+
+
+@pytest.mark.parametrize("name, expected", COUNTS.items())
+def test_parameters_per_head(name, expected):
     network = dhm.models.get(name)
     assert counts(network) == expected
     assert sum(int(np.prod(v.shape)) for v in dhm.DHM(network).main.trainable_variables) == expected[0]
     assert counts(dhm.models.get(name, branches=())) == (expected[0], 0, 0)
 
 
-def test_forward_pass_and_two_training_steps_equal_the_release(golden, float64):
-    g = golden("cifar_resnet8")
-    network = resnet8()
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, kwargs, expected",
+    [
+        ("wrn28_10", {}, (36_536_884, 107_464_420, 20_145_060)),
+        ("wrn28_10", {"dropout": 0.3}, (36_536_884, 107_464_420, 20_145_060)),
+        ("densenet40", {"stem_filters": 16}, (1_060_132, 2_038_996, 650_236)),
+        ("densenet100", {"stem_filters": 16}, (7_084_852, 14_197_316, 2_494_436)),
+    ],
+)
+def test_parameters_per_head_of_the_largest_and_of_the_releases_stem(name, kwargs, expected):
+    assert counts(dhm.models.get(name, **kwargs)) == expected
+
+
+GOLDEN = {
+    "cifar_resnet8": (resnet8, "conv1"),
+    "densenet10_k8": (densenet10, "conv1"),
+    "densenet_bc16_k8": (densenet_bc16, "conv1"),
+    "wrn10_1": (wrn10, "conv"),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_forward_pass_and_two_training_steps_equal_the_release(name, golden, float64):
+    g = golden(name)
+    build, stem = GOLDEN[name]
+    network = build()
+    given = {key for key in g.files if key.startswith("before/")}
     for variable in network.variables:
-        variable.assign(from_torch(g[f"before/{torch_name(variable.path)}"]))
+        key = f"before/{torch_name(variable.path, stem)}"
+        variable.assign(from_torch(g[key]))
+        given.remove(key)
+    assert not given
     logits = network.predict(g["x"][0], verbose=0)
     for i, head in enumerate(HEADS):
         np.testing.assert_allclose(logits[head], g[f"eval_logits_{i}"], atol=1e-6)
@@ -58,19 +94,21 @@ def test_forward_pass_and_two_training_steps_equal_the_release(golden, float64):
         np.testing.assert_allclose(logits[head], g[f"after_eval_logits_{i}"], atol=1e-6)
     compared = 0
     for variable in network.variables:
-        name = f"after/{torch_name(variable.path)}"
-        if name in g.files:
+        key = f"after/{torch_name(variable.path, stem)}"
+        if key in g.files:
             value = keras.ops.convert_to_numpy(variable.value)
-            np.testing.assert_allclose(value, from_torch(g[name]), atol=1e-6)
+            np.testing.assert_allclose(value, from_torch(g[key]), atol=1e-6)
             compared += 1
     assert compared == sum(key.startswith("after/") for key in g.files)
 
 
-def test_float32_and_the_fused_kernel_give_the_releases_numbers_too(golden):
-    g = golden("cifar_resnet8")
-    network = resnet8()
+@pytest.mark.parametrize("name", GOLDEN)
+def test_float32_and_the_fused_kernel_give_the_releases_numbers_too(name, golden):
+    g = golden(name)
+    build, stem = GOLDEN[name]
+    network = build()
     for variable in network.variables:
-        variable.assign(from_torch(g[f"before/{torch_name(variable.path)}"]))
+        variable.assign(from_torch(g[f"before/{torch_name(variable.path, stem)}"]))
     model = dhm.DHM(network)
     model.compile(optimizer=dhm.optimizers.SGD(0.1, momentum=0.9, weight_decay=1e-4))
     for step in range(2):
@@ -79,8 +117,34 @@ def test_float32_and_the_fused_kernel_give_the_releases_numbers_too(golden):
         assert logs["loss"] == pytest.approx(float(g[f"step{step}_total"]), rel=1e-5)
 
 
+def test_dropout_is_between_the_convolutions_and_in_training_only():
+    plain, dropping = wrn10(), wrn10(dropout=0.3)
+    layers = [layer for layer in dropping.layers if isinstance(layer, keras.layers.Dropout)]
+    assert len(layers) == 6 and all(layer.rate == 0.3 for layer in layers)  # a block of main's three, two and one
+    for layer in layers:
+        name = layer.name.removesuffix("_dropout")
+        assert layer.input is dropping.get_layer(f"{name}_bn2_relu").output
+        assert dropping.get_layer(f"{name}_conv2").input is layer.output
+    dropping.set_weights(plain.get_weights())
+    images = np.random.default_rng(0).standard_normal((4, 32, 32, 3)).astype("float32")
+    np.testing.assert_array_equal(dropping.predict(images, verbose=0)["main"], plain.predict(images, verbose=0)["main"])
+    draws = [keras.ops.convert_to_numpy(dropping(images, training=True)["main"]) for _ in range(2)]
+    assert np.abs(draws[0] - draws[1]).max() > 1e-3
+
+
+def test_a_transition_rounds_its_channels_down():
+    network = densenet(1, 3, 10, {}, compression=0.5)  # 6 + 3 channels, of which 4 are kept, + 3 of which 3
+    assert network.get_layer("transition1_pool").output.shape[1:] == (16, 16, 4)
+    assert network.get_layer("transition2_pool").output.shape[1:] == (8, 8, 3)
+    assert network.get_layer("main_pool").output.shape[1:] == (6,)
+
+
 def test_registry():
-    assert dhm.models.names() == ["resnet110", "resnet1202", "resnet20", "resnet32", "resnet56"]
+    assert dhm.models.names() == [
+        *("densenet100", "densenet40", "densenetbc100"),
+        *("resnet110", "resnet1202", "resnet20", "resnet32", "resnet56"),
+        *("wrn16_8", "wrn28_10"),
+    ]
     network = dhm.models.get("resnet20", num_classes=7, branches=("aux2",), name="mine")
     assert network.name == "mine" and set(network.output) == {"main", "aux2"}
     assert network.output["main"].shape == (None, 7)
@@ -137,7 +201,15 @@ def test_initial_weights_have_the_releases_distributions():
         (lambda: Branch(2, 1, 128), "`blocks` of a Branch"),
         (lambda: resnet8({"aux1": RESNET8["aux2"], "aux2": RESNET8["aux1"]}), "aux1 the deepest"),
         (lambda: resnet8({"main": Branch(2, (1,), (64,))}), "other than 'main'"),
+        (lambda: resnet8({"aux1": Branch(2, (1,), (0,))}), "one channel a block"),
         (lambda: resnet8(num_classes=0), "`num_classes`"),
+        (lambda: wide_resnet(0, 8, 10, {}), "`blocks`"),
+        (lambda: wide_resnet(1, 0.5, 10, {}), "`widen`"),
+        (lambda: wrn10(dropout=1.0), "`dropout`"),
+        (lambda: dhm.models.wrn16_8(branches=("aux4",)), "wrn16_8 has the branches"),
+        (lambda: densenet(1, 0, 10, {}), "`growth`"),
+        (lambda: densenet10(compression=0.0), "`compression`"),
+        (lambda: densenet10(stem_filters=0), "`stem_filters`"),
         (lambda: resnet8(input_shape=(30, 30, 3)), "divisible by 4"),
         (lambda: resnet8(("aux1",)), "dict from name"),
         (lambda: resnet8(normalization=((0.5,), (0.25,))), "`normalization`"),

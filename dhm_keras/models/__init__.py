@@ -2,17 +2,26 @@
 
 import difflib
 
-from dhm_keras.models.cifar_resnet import (
-    Branch,
-    cifar_resnet,
-    resnet20,
-    resnet32,
-    resnet56,
-    resnet110,
-    resnet1202,
-)
+from dhm_keras.models.cifar import Branch
+from dhm_keras.models.cifar_resnet import cifar_resnet, resnet20, resnet32, resnet56, resnet110, resnet1202
+from dhm_keras.models.densenet import densenet, densenet40, densenet100, densenetbc100
+from dhm_keras.models.wide_resnet import wide_resnet, wrn16_8, wrn28_10
 
-REGISTRY = {builder.__name__: builder for builder in (resnet20, resnet32, resnet56, resnet110, resnet1202)}
+REGISTRY = {
+    builder.__name__: builder
+    for builder in (
+        resnet20,
+        resnet32,
+        resnet56,
+        resnet110,
+        resnet1202,
+        densenet40,
+        densenet100,
+        densenetbc100,
+        wrn16_8,
+        wrn28_10,
+    )
+}
 
 
 def get(name, /, **kwargs):
@@ -42,4 +51,4 @@ def names():
     return sorted(REGISTRY)
 
 
-__all__ = ["Branch", "cifar_resnet", "get", "names", *REGISTRY]
+__all__ = ["Branch", "cifar_resnet", "densenet", "get", "names", "wide_resnet", *REGISTRY]

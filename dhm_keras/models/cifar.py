@@ -1,0 +1,243 @@
+"""What the CIFAR networks share: a branch as a row of a table, the common layers, their checks, builders by name."""
+
+import dataclasses
+import numbers
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+from keras import layers
+
+from dhm_keras.layers import BatchNormalization
+from dhm_keras.network import Network
+
+STAGES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """A side branch: stages of the network's own block from a tap of the backbone to a classifier.
+
+    Args:
+        tap: Stage of the backbone after which the branch is forked, 1 or 2; of a DenseNet, after its transition.
+        blocks: Number of blocks in each of the branch's stages, of a DenseNet of layers. The branch halves the
+            resolution as often as the backbone does after the tap, so it has as many stages.
+        widths: Channels of each of these stages, of a DenseNet its growth rate.
+    """
+
+    tap: int
+    blocks: tuple[int, ...]
+    widths: tuple[int, ...]
+
+    def __post_init__(self):
+        for name in ("blocks", "widths"):
+            value = getattr(self, name)
+            if not isinstance(value, (tuple, list)) or not all(isinstance(n, numbers.Integral) for n in value):
+                raise ValueError(
+                    f"Invalid value for `{name}` of a Branch. Expected integers, as (5, 3). Received: {value!r}."
+                )
+
+
+class Builder:
+    """Builds a network of three stages with branches. A family adds its `stem` and its `block`, or its `stage`.
+
+    Args:
+        synchronized: Boolean, of the BatchNormalization layers.
+    """
+
+    def __init__(self, synchronized):
+        self.synchronized = synchronized
+
+    def stem(self, x):
+        """From the image to the input of stage 1."""
+        raise NotImplementedError
+
+    def stage(self, x, number, blocks, width, prefix):
+        """Stage `number`, 1 to 3, of the backbone, or of a branch whose layers' names begin with `prefix`."""
+        for index in range(1, blocks + 1):
+            stride = 2 if number > 1 and index == 1 else 1
+            x = self.block(x, width, stride, f"{prefix}stack{number}_block{index}")
+        return x
+
+    def block(self, x, width, stride, name):
+        """One block of a stage."""
+        raise NotImplementedError
+
+    def network(self, stages, num_classes, branches, input_shape, normalization, name):
+        """The functional model.
+
+        Args:
+            stages: (blocks, width) of each stage of the backbone.
+            num_classes, branches, input_shape, normalization, name: As in `cifar_resnet`.
+
+        Returns:
+            `Network` from images to a dict of logits.
+        """
+        _validate(num_classes, input_shape, normalization)
+        _validate_branches(branches)
+        image = keras.Input(input_shape, name="image")
+        x = self.stem(self.normalize(image, normalization))
+        taps = {}
+        for number, (blocks, width) in enumerate(stages, start=1):  # 32x32, 16x16, 8x8 for 32x32 images
+            x = taps[number] = self.stage(x, number, blocks, width, prefix="")
+
+        logits = {"main": self.head(x, num_classes, "main")}
+        for head, branch in branches.items():
+            x = taps[branch.tap]
+            for number, (blocks, width) in enumerate(zip(branch.blocks, branch.widths), start=branch.tap + 1):
+                x = self.stage(x, number, blocks, width, prefix=f"{head}_")
+            logits[head] = self.head(x, num_classes, head)
+        return Network(image, logits, name=name)
+
+    def normalize(self, x, normalization):
+        if normalization is None:
+            return x
+        mean, std = ([float(value) * 255 for value in values] for values in normalization)
+        variance = [value**2 for value in std]
+        return layers.Normalization(mean=mean, variance=variance, dtype=_full_precision(), name="normalization")(x)
+
+    def conv(self, x, width, name, size=3, stride=1):
+        """Convolution without bias, initialised as in the release; 3x3 with one pixel of padding on every side."""
+        if size == 3 and stride > 1:  # "same" would pad the bottom and the right only
+            x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+        return layers.Conv2D(
+            width,
+            size,
+            strides=stride,
+            padding="valid" if stride > 1 else "same",
+            use_bias=False,
+            kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+            name=name,
+        )(x)
+
+    def bn(self, x, name):
+        return BatchNormalization(synchronized=self.synchronized, name=name)(x)
+
+    def bn_relu(self, x, name):
+        return layers.ReLU(name=f"{name}_relu")(self.bn(x, name))
+
+    def head(self, x, num_classes, name):
+        """Global average pool and classifier; the Dense layer bears the head's name."""
+        features = layers.GlobalAveragePooling2D(name=f"{name}_pool")(x)
+        bound = features.shape[-1] ** -0.5
+        return layers.Dense(
+            num_classes,
+            kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
+            bias_initializer=keras.initializers.RandomUniform(-bound, bound),
+            dtype=_full_precision(),
+            name=name,
+        )(features)
+
+
+def _full_precision():
+    """The dtype that normalization and logits are computed in: float32, also under a mixed policy."""
+    return keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
+
+
+def named(name, title, family, table, unit="blocks of {} channels", more=""):
+    """The builder of one network by its name.
+
+    Args:
+        name: String, as `"resnet32"`.
+        title: String for the docstring, as `"ResNet-32 for CIFAR"`.
+        family: Function that builds any network of the family from `num_classes`, `branches`, `name` and more.
+        table: Dict from head to `Branch`: the branches that the network has by name.
+        unit: String. What a branch's stage consists of, for the docstring.
+        more: String. Arguments of the family besides the common ones, for the docstring.
+
+    Returns:
+        Function of `num_classes`, `branches` and the family's keyword arguments.
+    """
+
+    def builder(num_classes=100, branches=("aux1", "aux2"), **kwargs):
+        if branches is None or isinstance(branches, str):
+            raise ValueError(
+                f"Invalid value for argument `branches`. Expected names out of {tuple(table)}, or a dict from name to "
+                f"`Branch`. Received: {branches!r}."
+            )
+        if not isinstance(branches, Mapping):
+            unknown = [branch for branch in branches if branch not in table]
+            if unknown:
+                raise ValueError(
+                    f"Invalid value for argument `branches`. {name} has the branches {tuple(table)}. "
+                    f"Received: {unknown}. Give a dict of `Branch` for others."
+                )
+            branches = {branch: table[branch] for branch in branches}
+        return family(num_classes=num_classes, branches=branches, **{"name": name, **kwargs})
+
+    of_family = getattr(family, "func", family).__name__
+    rows = "; ".join(
+        f"{head} forked after stage {b.tap}, {' and '.join(map(str, b.blocks))} "
+        + unit.format(" and ".join(map(str, b.widths)))
+        for head, b in table.items()
+    )
+    builder.__name__ = builder.__qualname__ = name
+    builder.__doc__ = f"""{title} with side branches: {rows}.
+
+    Args:
+        num_classes: Integer. Defaults to `100`.
+        branches: Names out of {tuple(table)}, or a dict from name to `Branch`; `()` for the plain backbone. Defaults to
+            both.
+        **kwargs: {more}`input_shape`, `normalization`, `synchronized`, `name`, as in `{of_family}`.
+
+    Returns:
+        Functional model from images `(batch, 32, 32, 3)` to a dict of logits, one `(batch, num_classes)` a head.
+    """
+    return builder
+
+
+def check_at_least(least, **arguments):
+    """Raises `ValueError` for an argument that is not an integer of at least `least`."""
+    for argument, value in arguments.items():
+        if not isinstance(value, numbers.Integral) or value < least:
+            raise ValueError(
+                f"Invalid value for argument `{argument}`. Expected an integer >= {least}. Received: {value!r}."
+            )
+
+
+def _validate(num_classes, input_shape, normalization):
+    check_at_least(2, num_classes=num_classes)
+    if len(input_shape) != 3 or any(not isinstance(n, numbers.Integral) or n < 1 or n % 4 for n in input_shape[:2]):
+        raise ValueError(
+            "Invalid value for argument `input_shape`. Expected (height, width, channels), height and width divisible "
+            f"by 4. Received: {input_shape!r}."
+        )
+    if normalization is not None:
+        shape = (2, input_shape[-1])
+        try:
+            fits = np.shape(normalization) == shape and min(normalization[1]) > 0
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"Invalid value for argument `normalization`. Expected (mean, std), {shape[1]} numbers each, std > 0. "
+                f"Received: {normalization!r}."
+            )
+
+
+def _validate_branches(branches):
+    if not isinstance(branches, Mapping):
+        raise ValueError(
+            f"Invalid value for argument `branches`. Expected a dict from name to `Branch`. Received: {branches!r}."
+        )
+    for head, branch in branches.items():
+        if not isinstance(branch, Branch):
+            raise ValueError(f"Invalid branch {head!r}. Expected a `Branch`. Received: {branch!r}.")
+        stages = STAGES - branch.tap
+        if branch.tap not in (1, 2) or len(branch.blocks) != stages or len(branch.widths) != stages:
+            raise ValueError(
+                f"Invalid branch {head!r}. Expected a tap 1 or 2, and blocks and widths for each of the {stages} "
+                f"stages after stage {branch.tap}. Received: {branch}."
+            )
+        if min(branch.blocks) < 1 or min(branch.widths) < 1 or head == "main":
+            raise ValueError(
+                f"Invalid branch {head!r}. Expected at least one block a stage, one channel a block, and a name other "
+                f"than 'main'. Received: {branch}."
+            )
+    by_depth = sorted(branches, key=lambda head: (len(head), head))  # aux1, aux2, ..., aux10
+    taps = [branches[head].tap for head in by_depth]
+    if taps != sorted(taps, reverse=True):
+        raise ValueError(
+            "Invalid value for argument `branches`. Expected names in the order of the forks, aux1 the deepest. "
+            f"Received: {dict(zip(by_depth, taps))} (name: tap)."
+        )
