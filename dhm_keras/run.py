@@ -1,9 +1,18 @@
 """A run: one training, and the folder with its config, history, logs and checkpoints."""
 
 import csv
+import importlib.util
 import json
 import os
 import pathlib
+import shutil
+
+import keras
+
+
+def has_tensorboard():
+    """Whether runs get TensorBoard logs: on the TensorFlow backend, where TensorBoard is installed."""
+    return keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard") is not None
 
 
 class Run:
@@ -50,6 +59,23 @@ class Run:
         """Path of a file or folder in the run's folder, a string."""
         return str(self.folder / name)
 
+    def callbacks(self):
+        """Keras callbacks that fill the folder: history, TensorBoard logs, weights of main's best epoch."""
+        callbacks = [
+            keras.callbacks.ModelCheckpoint(
+                self.path("best.weights.h5"),
+                "val_main_accuracy",
+                mode="max",
+                save_best_only=True,
+                save_weights_only=True,
+            ),
+            keras.callbacks.CSVLogger(self.path("history.csv")),
+        ]
+        shutil.rmtree(self.path("tensorboard"), ignore_errors=True)  # of a run that was killed
+        if has_tensorboard():
+            callbacks.append(keras.callbacks.TensorBoard(self.path("tensorboard"), write_graph=False))
+        return callbacks
+
     def finish(self, result):
         """Writes the result; the run is finished.
 
@@ -57,6 +83,27 @@ class Run:
             result: Dict of JSON values.
         """
         write_json(self.folder / "result.json", result)
+
+
+def best_and_last(history, heads):
+    """The errors of the heads after the best epoch, which is the first with main's lowest top-1 error, and the last.
+
+    Args:
+        history: Dict from log name to a list of values, one an epoch: `history` of what `fit` returns.
+        heads: Names of the heads.
+
+    Returns:
+        `{"best": errors, "last": errors}`, each a dict: `epoch` (from 1), and `main_top1_error`, `main_top5_error`,
+        ..., in per cent, of the validation data.
+    """
+    accuracies = history["val_main_accuracy"]
+    errors = {}
+    for name, index in (("best", accuracies.index(max(accuracies))), ("last", len(accuracies) - 1)):
+        errors[name] = {"epoch": index + 1}
+        for head in heads:
+            errors[name][f"{head}_top1_error"] = 100 * (1 - history[f"val_{head}_accuracy"][index])
+            errors[name][f"{head}_top5_error"] = 100 * (1 - history[f"val_{head}_top5"][index])
+    return errors
 
 
 def write_json(path, value):

@@ -1,5 +1,6 @@
 """Batches as functions of (seed, epoch, step), crops, corrupt labels, the digits."""
 
+import keras
 import numpy as np
 import pytest
 from networks import sgd, tiny
@@ -76,24 +77,37 @@ def test_one_crop_a_batch():
     assert not np.array_equal(train[0][0][0, ..., 1:], train[1][0][0, ..., 1:])
 
 
+def in_order(source, n):
+    """The first `n` batches that Keras draws from what `fit` is given, as NumPy arrays."""
+    if keras.backend.backend() != "tensorflow":
+        return [source[i] for i in range(n)]
+    return [(images.numpy(), labels.numpy()) for images, labels in source.take(n)]
+
+
 def test_fit_takes_the_batches_in_order_from_the_initial_epoch(monkeypatch):
-    taken = []
-    original = TrainBatches.__getitem__
-
-    def recording(self, index):
-        taken.append((self.first_epoch, index))
-        return original(self, index)
-
-    monkeypatch.setattr(TrainBatches, "__getitem__", recording)
-    rng = np.random.default_rng(0)
-    train = TrainBatches(rng.random((10, 8, 8, 3), "float32"), rng.integers(0, 3, 10), batch_size=4)
-    model = dhm.DHM(tiny())
+    given = []
+    monkeypatch.setattr(keras.Model, "fit", lambda self, x, *args, **kwargs: given.append((x, kwargs)))
+    train = TrainBatches(*numbered(10, size=8), batch_size=4, pad=2, flip=True, seed=7)
+    model = dhm.DHM(tiny(num_classes=10))
     model.compile(optimizer=sgd(0.01))
-    history = model.fit(train, epochs=5, initial_epoch=3, verbose=0)
-    assert history.epoch == [3, 4] and {first for first, _ in taken} == {3}
-    indices = [index for _, index in taken]
-    start = len(indices) - indices[::-1].index(0) - 1  # Keras looks at the first batches before it trains
-    assert indices[start:][:6] == list(range(6))
+    model.fit(train, epochs=5, initial_epoch=3)
+    [(source, kwargs)] = given
+    assert kwargs["steps_per_epoch"] == 3 and not kwargs["shuffle"]
+    for i, (images, labels) in enumerate(in_order(source, 7)):
+        np.testing.assert_array_equal(images, train[9 + i][0])
+        np.testing.assert_array_equal(labels, train[9 + i][1])
+
+
+@pytest.mark.parametrize("crop", ["image", "batch"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_the_pipeline_of_the_backend_gives_the_same_batches(crop, dtype):
+    images, labels = numbered(10)
+    soft = np.eye(10, dtype="float32")[labels]
+    train = TrainBatches(images.astype(dtype), soft, batch_size=4, pad=1, flip=True, crop=crop, seed=2)
+    for i, (crops, targets) in enumerate(in_order(train.for_backend(), 8)):
+        assert crops.dtype == dtype and targets.dtype == np.float32
+        np.testing.assert_array_equal(crops, train[i][0])
+        np.testing.assert_array_equal(targets, train[i][1])
 
 
 def test_training_from_batches_equals_training_from_the_same_arrays():

@@ -1,6 +1,7 @@
 """Training batches as pure functions of (seed, epoch, step), the same on every backend."""
 
 import copy
+import functools
 import itertools
 
 import keras
@@ -15,6 +16,14 @@ _ORDER, _CROPS, _CORRUPTION = 1, 2, 3
 def _generator(seed, purpose, epoch=0, step=0):
     """NumPy's counter-based Philox: key and counter say everything, nothing is carried over from batch to batch."""
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, step, epoch]))
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed, epoch, n):
+    """The order of `n` images in an epoch, `(n,)`; kept, because every batch of the epoch asks for it."""
+    order = _generator(seed, _ORDER, epoch).permutation(n)
+    order.flags.writeable = False
+    return order
 
 
 class TrainBatches(keras.utils.PyDataset):
@@ -92,19 +101,80 @@ class TrainBatches(keras.utils.PyDataset):
             return self
         import tensorflow as tf
 
-        specs = tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in (self.images, self.labels))
-        batches = tf.data.Dataset.from_generator(
-            lambda: map(self.__getitem__, itertools.count()), output_signature=specs
+        height, width, channels = self.images.shape[1:]
+        with tf.device("CPU"):
+            pixels = tf.constant(_padded(self.images, self.pad).reshape(-1, channels))
+            labels = tf.constant(self.labels)
+
+        def steps(draws):
+            size = self.batch_size
+            return tf.data.Dataset.range(self.steps_per_epoch).map(lambda i: draws[i * size : (i + 1) * size])
+
+        def batch(draws):  # (b, 4) -> (b, height, width, channels), (b, ...)
+            rows, top, left, mirrored = tf.unstack(draws, axis=1)
+            crops = windows(rows, top, left, mirrored, height, width, self.pad)
+            return tf.gather(pixels, crops), tf.gather(labels, rows)
+
+        epochs = tf.data.Dataset.from_generator(
+            lambda: map(self._draws, itertools.count(self.first_epoch)),
+            output_signature=tf.TensorSpec((len(self.images), 4), "int64"),
         )
+        batches = epochs.flat_map(steps).map(batch, num_parallel_calls=2)
         return distribute.without_autotune(batches.prefetch(4))
+
+    def _draws(self, epoch):
+        """What an epoch's batches are made of: int64 `(n, 4)`, a row an example: image, top, left, mirrored."""
+        rows = _order(self.seed, epoch, len(self.images))
+        draws = []
+        for step in range(self.steps_per_epoch):
+            n = min(self.batch_size, len(rows) - step * self.batch_size)
+            generator = _generator(self.seed, _CROPS, epoch, step)
+            draws.append(np.broadcast_to(draw_crops(generator, n, self.pad, self.flip, self.crop), (3, n)))
+        return np.stack([rows, *np.concatenate(draws, axis=1)], axis=1)
 
     def __getitem__(self, index):
         epoch, step = divmod(index, self.steps_per_epoch)
         epoch += self.first_epoch
-        order = _generator(self.seed, _ORDER, epoch).permutation(len(self.images))
-        rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+        rows = _order(self.seed, epoch, len(self.images))[step * self.batch_size : (step + 1) * self.batch_size]
         generator = _generator(self.seed, _CROPS, epoch, step)
         return crop_and_flip(self.images[rows], generator, self.pad, self.flip, self.crop), self.labels[rows]
+
+
+def draw_crops(generator, n, pad, flip, crop="image"):
+    """Draws the crops of `n` images.
+
+    Args:
+        generator: `numpy.random.Generator`.
+        n: Integer.
+        pad: Integer. Zero pixels on every side of the image.
+        flip: Boolean.
+        crop: `"image"` or `"batch"`: whether each image has its own draw, or all have one. Defaults to `"image"`.
+
+    Returns:
+        int64 `(3, n)`, `(3, 1)` with one draw for all: top and left of each crop within the padded image, and 1 where
+        it is mirrored, else 0.
+    """
+    draws = n if crop == "image" else 1
+    corners = generator.integers(0, 2 * pad + 1, (2, draws))
+    mirrored = generator.random((1, draws)) < (0.5 if flip else 0.0)
+    return np.concatenate([corners, mirrored])
+
+
+def windows(image, top, left, mirrored, height, width, pad):
+    """Numbers of the pixels of crops, so that one gather takes them all; for NumPy and TensorFlow alike.
+
+    Args:
+        image, top, left, mirrored: int64 `(n,)`: of each crop the number of its image, and as of `draw_crops`.
+        height, width: Integers, of an image without the padding and of a crop.
+        pad: Integer.
+
+    Returns:
+        int64 `(n, height, width)`: positions among the pixels of all padded images.
+    """
+    image, top, left, mirrored = (value[:, None] for value in (image, top, left, mirrored))
+    rows = image * (height + 2 * pad) + top + np.arange(height)  # (n, height)
+    columns = left + mirrored * (width - 1) + (1 - 2 * mirrored) * np.arange(width)  # (n, width)
+    return rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]
 
 
 def crop_and_flip(images, generator, pad, flip, crop="image"):
@@ -112,22 +182,22 @@ def crop_and_flip(images, generator, pad, flip, crop="image"):
 
     Args:
         images: Array `(n, height, width, channels)`.
-        generator: `numpy.random.Generator`.
-        pad: Integer. Zero pixels on every side.
-        flip: Boolean.
-        crop: `"image"` or `"batch"`: whether each image has its own draw, or all have one. Defaults to `"image"`.
+        generator, pad, flip, crop: As of `draw_crops`.
 
     Returns:
         Array of the same shape and dtype.
     """
-    n, height, width, _ = images.shape
-    draws = n if crop == "image" else 1
-    top, left = generator.integers(0, 2 * pad + 1, (2, draws, 1))
-    mirrored = generator.random((draws, 1)) < (0.5 if flip else 0.0)
-    rows = top + np.arange(height)  # (draws, height)
-    columns = left + np.where(mirrored, np.arange(width)[::-1], np.arange(width))  # (draws, width)
-    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    n, height, width, channels = images.shape
+    crops = windows(np.arange(n), *draw_crops(generator, n, pad, flip, crop), height, width, pad)
+    return _padded(images, pad).reshape(-1, channels).take(crops, axis=0)
+
+
+def _padded(images, pad):
+    """`(n, height, width, channels)` with `pad` zero pixels on every side; faster than `np.pad`."""
+    n, height, width, channels = images.shape
+    padded = np.zeros((n, height + 2 * pad, width + 2 * pad, channels), images.dtype)
+    padded[:, pad : pad + height, pad : pad + width] = images
+    return padded
 
 
 def corrupt_labels(labels, ratio, num_classes, seed=0):
