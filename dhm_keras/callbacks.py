@@ -1,6 +1,8 @@
-"""Keras callbacks: branch sampling per epoch, the warning of consensus collapse, export of the main head."""
+"""Keras callbacks: branch sampling per epoch, the warning of consensus collapse, progress, export of the main head."""
 
 import math
+import sys
+import time
 
 import keras
 
@@ -100,6 +102,67 @@ class WarnOfCollapse(keras.callbacks.Callback):
                 f"{min(entropies):.2f}, chance {chance:.2f}). Training rarely recovers: start anew with a lower "
                 f"learning rate (now {rate:.3g}) or a linear warm-up over the first epochs."
             )
+
+
+class Progress(keras.callbacks.Callback):
+    """Prints a line an epoch: loss, errors of the heads on the validation data, time, time left.
+
+    For `fit(..., verbose=0)`. Within an epoch it says which step it is at, on a terminal every second, in a log file
+    every minute.
+
+    Args:
+        epochs_after: Integer. Epochs of the trainings that follow this one. They count for the time left, as if each
+            took as long as one of this training. Defaults to `0`.
+    """
+
+    def __init__(self, epochs_after=0):
+        super().__init__()
+        self.epochs_after = epochs_after
+
+    def on_train_begin(self, logs=None):
+        check_model(self)
+        self._steady = None  # (time, epochs and steps done) since when nothing is compiled any more
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._printed = epoch, time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        steps = self.params["steps"]
+        if not steps:
+            return
+        if self._steady is None:
+            self._steady = time.perf_counter(), self._epoch + (batch + 1) / steps
+        elif time.perf_counter() - self._printed >= (1 if sys.stdout.isatty() else 60):
+            self._print(f"step {batch + 1}/{steps}", self._epoch + (batch + 1) / steps, passing=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        errors = [
+            f"{head} {100 * (1 - logs[f'val_{head}_accuracy']):.2f} %"
+            for head in self.model.heads
+            if f"val_{head}_accuracy" in logs
+        ]
+        heads = f", test error {', '.join(errors)}" if errors else ""
+        self._print(f"loss {logs['loss']:.4f}{heads}", epoch + 1, passing=False)
+
+    def _print(self, text, done, passing):
+        """Prints a line; `done` is the number of epochs finished. A passing line is overwritten on a terminal."""
+        self._printed = time.perf_counter()
+        epochs = self.params["epochs"]
+        since, done_then = self._steady or (self._printed, done)
+        left = "?"
+        if done > done_then:
+            left = _duration((self._printed - since) / (done - done_then) * (epochs - done + self.epochs_after))
+        line = f"{self.model.name}, epoch {self._epoch + 1}/{epochs}: {text}, {left} left"
+        on_terminal = sys.stdout.isatty()
+        print(f"\r\033[K{line}" if on_terminal else line, end="" if passing and on_terminal else "\n", flush=True)
+
+
+def _duration(seconds):
+    """`"41 s"`, `"12 min"`, `"3 h 05 min"`."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 class ExportMain(keras.callbacks.Callback):

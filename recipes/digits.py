@@ -12,7 +12,6 @@ Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed: same ba
 """
 
 import concurrent.futures
-import importlib.util
 import multiprocessing
 import os
 import pathlib
@@ -30,7 +29,7 @@ from absl import app, flags, logging
 
 import dhm_keras as dhm
 from dhm_keras.models import Branch, cifar_resnet
-from dhm_keras.run import Run
+from dhm_keras.run import Run, has_tensorboard
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder of the runs. Default: runs/digits, or runs/digits-smoke with --smoke.")
@@ -48,7 +47,6 @@ METHODS = ("baseline", "dsl", "dhm")
 BRANCHES = {"aux1": Branch(2, (2,), (128,)), "aux2": Branch(1, (2, 1), (32, 64))}
 BATCH_SIZE = 64
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
-HAS_TENSORBOARD = ON_TENSORFLOW and importlib.util.find_spec("tensorboard") is not None
 
 
 def main(arguments):
@@ -68,7 +66,7 @@ def main(arguments):
     print(f"Runs go to {folder}/METHOD-SEED")
     if not ON_TENSORFLOW:
         print(f"The backend is {keras.backend.backend()}, not TensorFlow: no TensorBoard logs, no export.")
-    elif not HAS_TENSORBOARD:
+    elif not has_tensorboard():
         print("TensorBoard is not installed: no TensorBoard logs. (pip install 'dhm_keras[demo]')")
 
     try:
@@ -173,17 +171,7 @@ def train(run):
         run.config["learning_rate"], batches.steps_per_epoch, epochs, run.config["warmup_epochs"]
     )
     model.compile(optimizer=dhm.optimizers.SGD(schedule, momentum=0.9, weight_decay=1e-4))
-    callbacks = [
-        keras.callbacks.ModelCheckpoint(
-            run.path("best.weights.h5"), "val_main_accuracy", mode="max", save_best_only=True, save_weights_only=True
-        ),
-        keras.callbacks.CSVLogger(run.path("history.csv")),
-        dhm.callbacks.WarnOfCollapse(),
-        Progress(),
-    ]
-    shutil.rmtree(run.path("tensorboard"), ignore_errors=True)  # of a run that was killed
-    if HAS_TENSORBOARD:
-        callbacks.append(keras.callbacks.TensorBoard(run.path("tensorboard"), write_graph=False))
+    callbacks = [*run.callbacks(), dhm.callbacks.WarnOfCollapse(), Progress()]
     start = time.perf_counter()
     history = model.fit(
         batches, epochs=epochs, validation_data=test, validation_batch_size=1000, callbacks=callbacks, verbose=0
@@ -198,12 +186,9 @@ def print_table(runs):
     print("\nTop-1 test error of main, %: mean (standard deviation) over the seeds")
     print(f"{'method':<10}{'last epoch':>16}{'best epoch':>16}   last epoch of each seed")
     for method, of_method in runs.items():
-        last, best = (np.array([run.result[key] for run in of_method]) for key in ("last_error", "best_error"))
-        columns = [
-            f"{errors.mean():.2f}" + (f" ({errors.std(ddof=1):.2f})" if len(errors) > 1 else "")
-            for errors in (last, best)
-        ]
-        print(f"{method:<10}{columns[0]:>16}{columns[1]:>16}   {', '.join(f'{error:.2f}' for error in last)}")
+        last, best = ([run.result[key] for run in of_method] for key in ("last_error", "best_error"))
+        each = ", ".join(f"{error:.2f}" for error in last)
+        print(f"{method:<10}{dhm.analysis.mean_std(last):>16}{dhm.analysis.mean_std(best):>16}   {each}")
     print("The best epoch is chosen on the test set, as papers on CIFAR do; the last is not chosen at all.\n")
 
 

@@ -1,5 +1,6 @@
-"""Pictures of runs."""
+"""Pictures and numbers of runs."""
 
 from dhm_keras.analysis.curves import plot_curves
+from dhm_keras.analysis.numbers import mean_std
 
-__all__ = ["plot_curves"]
+__all__ = ["mean_std", "plot_curves"]
