@@ -1,6 +1,18 @@
 """Train CNNs with side branches that teach one another, ship the main branch alone."""
 
-from dhm_keras import analysis, callbacks, data, export, layers, models, objective, optimizers, sampling, schedules
+from dhm_keras import (
+    analysis,
+    callbacks,
+    data,
+    export,
+    initializers,
+    layers,
+    models,
+    objective,
+    optimizers,
+    sampling,
+    schedules,
+)
 from dhm_keras.trainer import DHM
 
 __version__ = "0.1.0"
@@ -10,6 +22,7 @@ __all__ = [
     "callbacks",
     "data",
     "export",
+    "initializers",
     "layers",
     "models",
     "objective",

@@ -60,7 +60,7 @@ FOR_ALL = {
     "learning_rate": (0.1, PAPER),
     "momentum": (0.9, PAPER),
     "warmup_epochs": (0.0, "off, as in the authors' release"),
-    "train_examples": (50_000, "all"),
+    "train_examples": (None, "all 50,000"),
     "corrupt": (0.0, "supplement E has 0.2 and 0.5"),
     "dropout": (0.0, "supplement F has 0.3, WRN only"),
     "sampling": ("fixed", "the paper; supplement D has bernoulli, p = 0.5"),
@@ -95,7 +95,8 @@ flags.DEFINE_enum("precision", None, ("float32", "mixed_bfloat16", "mixed_float1
 def main(arguments):
     if len(arguments) > 1:
         raise app.UsageError(f"Too many arguments: {arguments[1:]}. Every option begins with --.")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of several trainings in one process
+    for name in ("absl", "tensorflow"):  # TFDS says what it does, TensorFlow warns of several trainings in one process
+        logging.getLogger(name).setLevel(logging.ERROR)
     check_flags()
     settings = read_settings()
     seeds = 1 if FLAGS.smoke else FLAGS.seeds
@@ -132,17 +133,20 @@ def main(arguments):
 
 def check_flags():
     """Stops at flags that have no effect on what is asked for."""
-    unknown = [method for method in FLAGS.method if method not in METHODS]
-    if unknown or not FLAGS.method or len(set(FLAGS.method)) < len(FLAGS.method):
-        raise app.UsageError(f"--method is one or several of {','.join(METHODS)}, each once: {','.join(FLAGS.method)}")
-    if FLAGS.dropout and not FLAGS.arch.startswith("wrn"):
-        raise app.UsageError(f"--dropout is of the WRNs; {FLAGS.arch} has none.")
-    if FLAGS.scope and (FLAGS.sampling or "fixed") == "fixed":
-        raise app.UsageError("--scope says what unsampled branches leave out: give --sampling bernoulli or uniform.")
-    if (FLAGS.direction or "both") != "both" and "dhm" not in FLAGS.method:
-        raise app.UsageError(f"--direction is of the mimicking, which {','.join(FLAGS.method)} has not.")
-    if (FLAGS.sampling or "fixed") != "fixed" and set(FLAGS.method) == {"baseline"}:
-        raise app.UsageError("--sampling is of the branches, which the baseline has not.")
+    methods, sampled = FLAGS.method, (FLAGS.sampling or "fixed") != "fixed"
+    wrong = None
+    if not methods or not set(methods) <= set(METHODS) or len(set(methods)) < len(methods):
+        wrong = f"--method is one or several of {','.join(METHODS)}, each once. Received: {','.join(methods)}."
+    elif FLAGS.dropout and not FLAGS.arch.startswith("wrn"):
+        wrong = f"--dropout is of the WRNs, {FLAGS.arch} has none. Leave it out, or choose --arch wrn28_10."
+    elif FLAGS.scope and not sampled:
+        wrong = "--scope says what unsampled branches leave out. Give --sampling bernoulli or uniform, too."
+    elif (FLAGS.direction or "both") != "both" and "dhm" not in methods:
+        wrong = f"--direction is of the mimicking, which {','.join(methods)} has not. Give --method dhm, too."
+    elif sampled and set(methods) == {"baseline"}:
+        wrong = "--sampling is of the branches, which the baseline has not. Give --method dhm, too."
+    if wrong:
+        raise SystemExit(f"cifar100.py: {wrong}")
 
 
 def read_settings():
@@ -175,15 +179,12 @@ def load_data(settings):
     if FLAGS.data_dir:
         train, test = dhm.data.cifar100(FLAGS.data_dir, n)
     else:
-        try:
-            train, test = dhm.data.from_tfds("cifar100", n, download=True)
-        except OSError as error:
-            raise OSError(
-                f"{error}: try again with a network, or get cifar-100-binary.tar.gz on a machine that has one and give "
-                "it as --data_dir."
-            ) from None
+        train, test = dhm.data.from_tfds("cifar100", n, download=True)
     labels = dhm.data.corrupt_labels(train[1], settings["corrupt"], num_classes=100, seed=0)  # the same for every run
     last = settings.get("test_examples")
+    print(
+        f"Data: {FLAGS.data_dir or 'tensorflow-datasets'}, {len(labels)} training, {last or len(test[1])} test images"
+    )
     return (train[0], labels), (test[0][:last], test[1][:last])
 
 

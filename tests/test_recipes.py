@@ -1,5 +1,6 @@
 """The recipes as a user starts them: a process, its output, its files."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import time
 
 import keras
 import pytest
+from cifar_files import write_cifar100
 
 import dhm_keras as dhm
 from dhm_keras.run import Run
@@ -28,7 +30,7 @@ def start(*arguments, **environment):
 
 def without_tensorflow(folder):
     """The environment of a machine with JAX and without TensorFlow."""
-    (folder / "tensorflow").mkdir()
+    (folder / "tensorflow").mkdir(parents=True)
     (folder / "tensorflow" / "__init__.py").write_text("raise ImportError('there is no TensorFlow here')\n")
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "KERAS_BACKEND": "jax"}
 
@@ -67,6 +69,111 @@ def test_digits_on_jax_without_tensorflow(tmp_path):
     assert process.returncode == 0, process.stderr[-3000:]
     assert "no TensorBoard logs, no export" in process.stdout and "dhm-0: test error" in process.stdout
     assert (tmp_path / "runs" / "curves.png").exists() and not (tmp_path / "runs" / "serving").exists()
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory):
+    """A folder with random images as CIFAR-100; few to train on, as many to test on as officially."""
+    folder, *_ = write_cifar100(tmp_path_factory.mktemp("data"), train=300, test=10_000)
+    return folder
+
+
+@pytest.mark.tensorflow
+def test_cifar100_trains_compares_draws_exports_and_keeps_what_is_done(tmp_path, cifar):
+    runs = tmp_path / "runs"
+    command = ("recipes/cifar100.py", "--arch=resnet20", "--method=baseline,dhm", "--smoke", f"--data_dir={cifar}")
+    first = start(*command, f"--run_dir={runs}", "--corrupt=0.5", "--precision=mixed_bfloat16")
+    assert first.returncode == 0, first.stderr[-3000:]
+    assert "--corrupt (default 0.0: supplement E has 0.2 and 0.5)" in first.stdout
+    assert "(81, 122) of 164 epochs, in proportion" in first.stdout
+    assert "dhm-0, epoch 2/2: loss" in first.stdout and "left\n" in first.stdout
+    for method, heads in (("baseline", ["main"]), ("dhm", ["main", "aux1", "aux2"])):
+        folder = runs / f"{method}-0"
+        run = Run(folder, json.loads((folder / "config.json").read_text()))
+        assert run.config["batch_size"] == 128 and run.config["weight_decay"] == 1e-4
+        assert run.result["last"]["epoch"] == 2 and len(run.history) == 2
+        for head in heads:
+            for log, error in (
+                (f"val_{head}_accuracy", f"{head}_top1_error"),
+                (f"val_{head}_top5", f"{head}_top5_error"),
+            ):
+                assert run.result["last"][error] == pytest.approx(100 * (1 - run.history[-1][log]))
+                best = run.history[run.result["best"]["epoch"] - 1]
+                assert run.result["best"][error] == pytest.approx(100 * (1 - best[log]))
+            assert f"{method:<9}{head:<6}{run.result['last'][f'{head}_top1_error']:>14.2f}" in first.stdout
+        model = keras.models.load_model(run.path("last.keras"))
+        assert model.objective.method == method and model.dtype_policy.name == "mixed_bfloat16"
+        assert [path.name for path in (folder / "serving").iterdir()] == ["1"]
+        assert pathlib.Path(run.path("best.weights.h5")).exists()
+    assert (runs / "curves.png").stat().st_size > 10_000
+
+    second = start(*command, f"--run_dir={runs}", "--corrupt=0.5", "--precision=mixed_bfloat16")
+    table = lambda text: text[text.index("Test error") :]
+    assert second.returncode == 0 and "epoch 1/2" not in second.stdout and table(first.stdout) == table(second.stdout)
+
+    third = start(*command, f"--run_dir={runs}")
+    assert third.returncode == 1 and "Traceback" not in third.stderr and "corrupt: 0.5 there, 0.0 here" in third.stderr
+
+
+def test_cifar100_on_jax_without_tensorflow(tmp_path, cifar):
+    process = start(
+        "recipes/cifar100.py",
+        *("--arch=resnet20", "--smoke", "--sampling=bernoulli", "--scope=branch", f"--data_dir={cifar}"),
+        f"--run_dir={tmp_path}/runs",
+        **without_tensorflow(tmp_path),
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "no TensorBoard logs, no export" in process.stdout and "dhm      aux2" in process.stdout
+    result = json.loads((tmp_path / "runs" / "dhm-0" / "result.json").read_text())
+    assert 0 < result["last"]["main_top5_error"] < result["last"]["main_top1_error"] <= 100
+    process = start("recipes/cifar100.py", "--smoke", f"--run_dir={tmp_path}/x", **without_tensorflow(tmp_path / "y"))
+    assert process.returncode == 1 and "Traceback" not in process.stderr
+    assert "needs tensorflow-datasets and TensorFlow" in process.stderr and "--data_dir" in process.stderr
+
+
+def run_main(recipe, *arguments):
+    """Runs a recipe's main in this process, where TFDS can be mocked."""
+    from absl import flags
+
+    spec = importlib.util.spec_from_file_location("recipe", ROOT / "recipes" / f"{recipe}.py")
+    module = importlib.util.module_from_spec(spec)
+    known = set(flags.FLAGS)
+    spec.loader.exec_module(module)
+    try:
+        flags.FLAGS([recipe, *arguments])
+        module.main([recipe])
+    finally:
+        for name in set(flags.FLAGS) - known:
+            delattr(flags.FLAGS, name)
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.tensorflow
+def test_cifar100_without_a_folder_takes_tfds(tmp_path, capsys):
+    import tensorflow_datasets as tfds
+
+    with tfds.testing.mock_data(num_examples=300):
+        run_main("cifar100", "--arch=resnet20", "--method=baseline", "--smoke", f"--run_dir={tmp_path}/runs")
+    printed = capsys.readouterr().out
+    assert "Downloading cifar100 with tensorflow-datasets to " in printed
+    assert "Data: tensorflow-datasets, 256 training, 256 test images" in printed
+    assert (tmp_path / "runs" / "baseline-0" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--method=dhm,foo"], "one or several of baseline,dsl,dhm"),
+        (["--arch=resnet20", "--dropout=0.3"], "resnet20 has none"),
+        (["--scope=branch"], "--sampling bernoulli or uniform"),
+        (["--direction=top_down", "--method=dsl"], "Give --method dhm"),
+        (["--sampling=uniform", "--method=baseline"], "Give --method dhm"),
+        (["--smoke", "--data_dir=nowhere"], "no file or folder nowhere"),
+    ],
+)
+def test_cifar100_says_what_is_wrong_with_a_flag(arguments, words, tmp_path):
+    with pytest.raises(SystemExit, match=words):
+        run_main("cifar100", *arguments, f"--run_dir={tmp_path}")
 
 
 def test_the_readmes_call():
@@ -127,15 +234,18 @@ def test_wrong_flags_are_named():
 
 
 BATCHES = """
-import hashlib, dhm_keras as dhm
+import hashlib, keras, dhm_keras as dhm
 (images, labels), _ = dhm.data.digits()
 train = dhm.data.TrainBatches(images, dhm.data.corrupt_labels(labels, 0.4, 10), 64, pad=2, flip=True, seed=3)
-print(hashlib.sha256(b"".join(array.tobytes() for i in range(30) for array in train[i])).hexdigest())
+keras.utils.set_random_seed(1)
+weights = dhm.models.resnet20().get_weights()
+arrays = [array for i in range(30) for array in train[i]] + weights
+print(hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest())
 """
 
 
 @pytest.mark.tensorflow
-def test_both_backends_see_the_same_batches(tmp_path):
+def test_both_backends_start_from_the_same_weights_and_see_the_same_batches(tmp_path):
     digests = {
         start("-c", BATCHES, **env).stdout for env in (without_tensorflow(tmp_path), {"KERAS_BACKEND": "tensorflow"})
     }

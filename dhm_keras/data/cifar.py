@@ -27,7 +27,7 @@ class Release:
         archive: Name of the archive.
         train: Names of the files with the training images, in order.
         test: Name of the file with the test images.
-        examples: Records in each training file. The test file has 10,000.
+        records: Records in each training file, and in the test file.
         labels: (name, number of classes) of each label byte of a record; the last is the label.
         pickled: Names of files that tell the pickled Python release.
     """
@@ -37,7 +37,7 @@ class Release:
     archive: str
     train: tuple[str, ...]
     test: str
-    examples: int
+    records: tuple[int, int]
     labels: tuple[tuple[str, int], ...]
     pickled: frozenset[str]
 
@@ -58,7 +58,7 @@ CIFAR10 = Release(
     archive="cifar-10-binary.tar.gz",
     train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
     test="test_batch.bin",
-    examples=10_000,
+    records=(10_000, 10_000),
     labels=(("label", 10),),
     pickled=frozenset({"data_batch_1", "test_batch", "batches.meta", "cifar-10-batches-py", "cifar-10-python.tar.gz"}),
 )
@@ -68,7 +68,7 @@ CIFAR100 = Release(
     archive="cifar-100-binary.tar.gz",
     train=("train.bin",),
     test="test.bin",
-    examples=50_000,
+    records=(50_000, 10_000),
     labels=(("coarse label", 20), ("fine label", 100)),
     pickled=frozenset({"train", "test", "meta", "cifar-100-python", "cifar-100-python.tar.gz"}),
 )
@@ -113,29 +113,35 @@ def cifar10(source, train_examples=None):
 
 
 def _load(release, source, train_examples):
-    available = release.examples * len(release.train)
+    in_train_file, in_test_file = release.records
+    available = in_train_file * len(release.train)
     wanted = available if train_examples is None else train_examples
     if not isinstance(wanted, (int, np.integer)) or not 1 <= wanted <= available:
         raise ValueError(
             f"Invalid value for argument `train_examples`. Expected 1 to {available}. Received: {train_examples!r}."
         )
-    parts, seen = [], {}
     with _open_release(release, pathlib.Path(source)) as files:
-        for name in (*release.train, release.test):
-            full = 10_000 if name == release.test else release.examples
-            n = full if name == release.test else min(full, wanted)
-            wanted -= n if name != release.test else 0
-            records = _records(release, files, name, n, full)
-            digest = hashlib.sha256(records).hexdigest()
-            if len(records) and digest in seen:
-                raise ValueError(
-                    f"{files.where(name)} has the same content as {seen[digest]}: one of them is a copy under a wrong "
-                    f"name. {release.remedy}"
-                )
-            seen[digest] = files.where(name)
-            parts.append(records)
-    train, test = np.concatenate(parts[:-1]), parts[-1]
-    return _images_and_labels(release, train), _images_and_labels(release, test)
+        firsts = range(0, wanted, in_train_file)  # of each training file that is needed, the number of its first image
+        train = [
+            _records(release, files, name, min(in_train_file, wanted - first), in_train_file)
+            for name, first in zip(release.train, firsts)
+        ]
+        test = _records(release, files, release.test, in_test_file, in_test_file)
+        _check_different(release, files, [*train, test], [*release.train[: len(train)], release.test])
+    return _images_and_labels(release, np.concatenate(train)), _images_and_labels(release, test)
+
+
+def _check_different(release, files, parts, names):
+    """Raises `ValueError` if two files have the same records."""
+    seen = {}
+    for part, name in zip(parts, names):
+        digest = hashlib.sha256(part).digest()
+        if digest in seen:
+            raise ValueError(
+                f"{files.where(name)} has the same content as {files.where(seen[digest])}: one is a copy under a wrong "
+                f"name. {release.remedy}"
+            )
+        seen[digest] = name
 
 
 def _images_and_labels(release, records):
@@ -147,12 +153,10 @@ def _images_and_labels(release, records):
 
 def _records(release, files, name, n, full):
     """The first `n` of the `full` records of a file, uint8 `(n, record)`, checked."""
-    if not n:
-        return np.empty((0, release.record), "uint8")
     where, size = files.where(name), files.size(name)
     count, rest = divmod(size, release.record)
     if rest or not n <= count <= full:
-        state = "It is truncated." if size < full * release.record else "It is another file, or doubled."
+        state = "It is truncated." if size < full * release.record else "It is another file, or holds images twice."
         raise ValueError(
             f"{where} has {size:,} bytes. Expected {full * release.record:,}: {full:,} records of {release.record:,} "
             f"bytes. {state} {release.remedy}"
@@ -232,7 +236,8 @@ def _open_release(release, source):
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if source.name in release.pickled:
             raise _is_pickled(release, source) from None
-        raise ValueError(f"{source} is no readable tar archive, or is truncated ({error}). {release.remedy}") from None
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise ValueError(f"{source} is no tar archive, or is truncated ({reason}). {release.remedy}") from None
 
 
 def _locate(release, folder):

@@ -6,6 +6,8 @@ import os
 import numpy as np
 
 BATCH_SIZE = 1000
+SPLITS = ("train", "test")
+LOCAL_COPY = "read the official release from a local path (--data_dir of the recipes)"
 
 
 def from_tfds(name, train_examples=None, download=False):
@@ -31,22 +33,22 @@ def from_tfds(name, train_examples=None, download=False):
         ValueError: if it cannot be read, or has fewer training images than asked for.
     """
     try:
+        import tensorflow_datasets as tfds  # isort: skip  (the name that a message gives first)
         import requests
         import tensorflow as tf
-        import tensorflow_datasets as tfds
         from tensorflow_datasets.core.download import downloader
         from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
         from tensorflow_datasets.core.download.util import DownloadError
     except Exception as error:  # protobuf's own error, of versions that do not fit, is no ImportError
         raise ImportError(
-            f"{name} by name needs tensorflow-datasets and TensorFlow, which could not be imported ({error}). Install "
-            "them: pip install 'dhm_keras[demo]', or give a local copy of the data set."
+            f"{name} by its name needs tensorflow-datasets and TensorFlow, which could not be imported ({error}): "
+            f"install them with pip install 'dhm_keras[demo]', or {LOCAL_COPY}."
         ) from None
 
     builder = tfds.builder(name)
     if not os.path.isdir(builder.data_dir):
         if not download:
-            raise FileNotFoundError(f"{name} is not in {builder.data_dir}, and `download` is not set.")
+            raise FileNotFoundError(f"{name} is not in {builder.data_dir}: set `download`, or {LOCAL_COPY}.")
         print(f"Downloading {name} with tensorflow-datasets to {builder.data_dir}", flush=True)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # a line for every attempt
     downloader.MAX_RETRIES = 4  # six seconds; its own ten tell after three minutes that there is no network
@@ -55,14 +57,13 @@ def from_tfds(name, train_examples=None, download=False):
         builder.download_and_prepare()
     except (requests.exceptions.RequestException, DownloadError, NonMatchingChecksumError) as error:
         raise OSError(
-            f"{name} could not be downloaded ({_first_line(error)}). Try again with a network, or get a copy of the "
-            "data set elsewhere and give its folder."
+            f"{name} could not be downloaded ({_reason(error)}): try again with a network, or {LOCAL_COPY}."
         ) from None
     try:
         train, test = (_in_order(tfds.as_numpy(builder.as_dataset(split=split).batch(BATCH_SIZE))) for split in SPLITS)
     except tf.errors.OpError as error:
         raise ValueError(
-            f"The data set in {builder.data_dir} cannot be read ({_first_line(error)}). Remove that folder to have it "
+            f"The data set in {builder.data_dir} cannot be read ({_reason(error)}). Remove that folder to have it "
             "made anew."
         ) from None
     n = len(train[0]) if train_examples is None else train_examples
@@ -73,9 +74,6 @@ def from_tfds(name, train_examples=None, download=False):
     return tuple(array[:n] for array in train), test
 
 
-SPLITS = ("train", "test")
-
-
 def _in_order(batches):
     """Images and labels of a split, in the order of the ids."""
     batches = list(batches)
@@ -84,5 +82,6 @@ def _in_order(batches):
     return images[order], labels[order].astype("int64")
 
 
-def _first_line(error):
-    return str(error).strip().splitlines()[0][:300]
+def _reason(error):
+    """The first line of an error, of a failed request the innermost cause."""
+    return str(error).strip().splitlines()[0].split("(Caused by ")[-1][:200]

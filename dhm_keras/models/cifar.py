@@ -1,6 +1,7 @@
 """What the CIFAR networks share: a branch as a row of a table, the common layers, their checks, builders by name."""
 
 import dataclasses
+import math
 import numbers
 from collections.abc import Mapping
 
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from dhm_keras.initializers import RandomNormal, RandomUniform
 from dhm_keras.layers import BatchNormalization
 from dhm_keras.network import Network
 
@@ -106,7 +108,7 @@ class Builder:
             strides=stride,
             padding="valid" if stride > 1 else "same",
             use_bias=False,
-            kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+            kernel_initializer=RandomNormal(stddev=math.sqrt(2 / (size**2 * width))),  # He's, by fan-out
             name=name,
         )(x)
 
@@ -122,8 +124,8 @@ class Builder:
         bound = features.shape[-1] ** -0.5
         return layers.Dense(
             num_classes,
-            kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
-            bias_initializer=keras.initializers.RandomUniform(-bound, bound),
+            kernel_initializer=RandomUniform(-bound, bound),
+            bias_initializer=RandomUniform(-bound, bound),
             dtype=_full_precision(),
             name=name,
         )(features)
