@@ -1,6 +1,7 @@
 """Branch sampling in a training, the warning of consensus collapse, export at the end."""
 
 import math
+import re
 
 import keras
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from networks import batch, sgd, tiny, values
 
 import dhm_keras as dhm
-from dhm_keras.callbacks import ExportMain, SampleBranches, WarnOfCollapse
+from dhm_keras.callbacks import ExportMain, Progress, SampleBranches, WarnOfCollapse, _duration
 from dhm_keras.models import Branch, cifar_resnet
 from dhm_keras.sampling import sample
 
@@ -159,3 +160,43 @@ def test_export_at_the_end_of_the_training(tmp_path):
     x, _ = batch()
     served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"](images=tf.constant(x))["logits"]
     np.testing.assert_allclose(served, model.main.predict(x, verbose=0), atol=1e-6)
+
+
+def test_progress_tells_errors_and_the_time_left(capsys, monkeypatch):
+    """Two epochs of three steps: 100 s to compile, then 80 s a step; validation takes no time."""
+    now = [0.0]
+    monkeypatch.setattr("dhm_keras.callbacks.time.perf_counter", lambda: now[0])
+    progress = Progress(epochs_after=10)
+    progress.set_model(dhm.DHM(tiny(), name="mine"))
+    progress.set_params({"epochs": 2, "steps": 3})
+    progress.on_train_begin()
+    for epoch in range(2):
+        progress.on_epoch_begin(epoch)
+        for step in range(3):
+            now[0] += 180 if epoch == step == 0 else 80
+            progress.on_train_batch_end(step)
+        logs = {f"val_{head}_accuracy": 0.25 + 0.5 * epoch for head in ("main", "aux1")}
+        progress.on_epoch_end(epoch, {"loss": 1.23456, **logs})
+    assert capsys.readouterr().out.splitlines() == [
+        "mine, epoch 1/2: step 2/3, 45 min left",  # 11 epochs and a third, 240 s each
+        "mine, epoch 1/2: step 3/3, 44 min left",
+        "mine, epoch 1/2: loss 1.2346, test error main 75.00 %, aux1 75.00 %, 44 min left",
+        "mine, epoch 2/2: step 1/3, 43 min left",
+        "mine, epoch 2/2: step 2/3, 41 min left",
+        "mine, epoch 2/2: step 3/3, 40 min left",
+        "mine, epoch 2/2: loss 1.2346, test error main 25.00 %, aux1 25.00 %, 40 min left",
+    ]
+
+
+def test_progress_in_a_training(capsys):
+    fit(Progress(), epochs=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all("test error" not in line for line in lines)  # no validation data
+    assert re.fullmatch(r"dhm\w*, epoch 2/2: loss \d+\.\d{4}, 0 s left", lines[1])
+
+
+@pytest.mark.parametrize(
+    "seconds, text", [(0.4, "0 s"), (99, "99 s"), (130, "2 min"), (5940, "99 min"), (11100, "3 h 05 min")]
+)
+def test_durations(seconds, text):
+    assert _duration(seconds) == text

@@ -2,7 +2,8 @@
 
 import pytest
 
-from dhm_keras.run import Run, write_json
+from dhm_keras.analysis import mean_std
+from dhm_keras.run import Run, best_and_last, write_json
 
 
 def test_a_folder_belongs_to_one_config(tmp_path):
@@ -29,3 +30,20 @@ def test_json_is_there_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"a": object()})
     assert (tmp_path / "a.json").read_text() == '{\n  "a": 1\n}\n'
+
+
+def test_best_is_mains_first_lowest_error_and_last_the_last():
+    history = {
+        "val_main_accuracy": [0.5, 0.75, 0.75, 0.25],
+        "val_main_top5": [0.5, 0.875, 1.0, 0.75],
+        "val_aux1_accuracy": [1.0, 0.5, 0.0, 0.125],
+        "val_aux1_top5": [1.0, 0.5, 0.5, 0.5],
+    }
+    best = {"main_top1_error": 25.0, "main_top5_error": 12.5, "aux1_top1_error": 50.0, "aux1_top5_error": 50.0}
+    last = {"main_top1_error": 75.0, "main_top5_error": 25.0, "aux1_top1_error": 87.5, "aux1_top5_error": 50.0}
+    assert best_and_last(history, ("main", "aux1")) == {"best": {"epoch": 2, **best}, "last": {"epoch": 4, **last}}
+
+
+def test_mean_and_deviation_of_a_sample():
+    assert mean_std([1.0, 2.0, 4.0]) == "2.33 (1.53)"  # the deviation divides by n - 1
+    assert mean_std([27.404]) == "27.40"
