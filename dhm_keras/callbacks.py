@@ -149,9 +149,10 @@ class Progress(keras.callbacks.Callback):
         self._printed = time.perf_counter()
         epochs = self.params["epochs"]
         since, done_then = self._steady or (self._printed, done)
-        left = "?"
+        to_do = epochs - done + self.epochs_after
+        left = "0 s" if not to_do else "?"
         if done > done_then:
-            left = _duration((self._printed - since) / (done - done_then) * (epochs - done + self.epochs_after))
+            left = _duration((self._printed - since) / (done - done_then) * to_do)
         line = f"{self.model.name}, epoch {self._epoch + 1}/{epochs}: {text}, {left} left"
         on_terminal = sys.stdout.isatty()
         print(f"\r\033[K{line}" if on_terminal else line, end="" if passing and on_terminal else "\n", flush=True)

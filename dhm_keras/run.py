@@ -15,6 +15,15 @@ def has_tensorboard():
     return keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorboard") is not None
 
 
+def left_out():
+    """What a run goes without on this backend and installation: a list of sentences, mostly empty."""
+    if keras.backend.backend() != "tensorflow":
+        return [f"The backend is {keras.backend.backend()}, not TensorFlow: no TensorBoard logs, no export."]
+    if not has_tensorboard():
+        return ["TensorBoard is not installed: no TensorBoard logs. (pip install 'dhm_keras[demo]')"]
+    return []
+
+
 class Run:
     """The folder of one training.
 

@@ -17,7 +17,7 @@ The networks of Table 1 are meant for a GPU: on two CPU cores an epoch of ResNet
 DenseNet-100 hours. Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed: no TensorBoard, no export.
 """
 
-import logging
+import logging as python_logging
 import os
 import pathlib
 import time
@@ -25,10 +25,10 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
 
 import keras
-from absl import app, flags
+from absl import app, flags, logging
 
 import dhm_keras as dhm
-from dhm_keras.run import Run, best_and_last, has_tensorboard
+from dhm_keras.run import Run, best_and_last, left_out
 
 METHODS = ("baseline", "dsl", "dhm")
 PAPER = "the paper, section 4.1"
@@ -77,7 +77,7 @@ flags.DEFINE_list("method", "dhm", f"One or several of {','.join(METHODS)}.")
 flags.DEFINE_string("data_dir", None, "cifar-100-binary.tar.gz or its unpacked folder. Default: tensorflow-datasets.")
 flags.DEFINE_integer("seeds", 1, "Number of seeds; the paper has 5.", lower_bound=1)
 flags.DEFINE_string("run_dir", None, "Folder of the runs. Default: runs/cifar100/ARCH, with --smoke runs/smoke/ARCH.")
-flags.DEFINE_boolean("smoke", False, "One seed, two epochs, 256 images to train on and to test on.")
+flags.DEFINE_boolean("smoke", False, "Two epochs of 256 images; flags can say otherwise. Tests on as many.")
 flags.DEFINE_integer("epochs", None, "Epochs; the milestones of the schedule move in proportion.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Images in a batch.", lower_bound=1)
 flags.DEFINE_float("learning_rate", None, "First learning rate.", lower_bound=1e-9)
@@ -95,17 +95,15 @@ flags.DEFINE_enum("precision", None, ("float32", "mixed_bfloat16", "mixed_float1
 def main(arguments):
     if len(arguments) > 1:
         raise app.UsageError(f"Too many arguments: {arguments[1:]}. Every option begins with --.")
-    for name in ("absl", "tensorflow"):  # TFDS says what it does, TensorFlow warns of several trainings in one process
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.set_verbosity(logging.ERROR)  # TFDS and the exports say what they do
+    python_logging.getLogger("tensorflow").setLevel("ERROR")  # it warns of several trainings in one process
     check_flags()
     settings = read_settings()
-    seeds = 1 if FLAGS.smoke else FLAGS.seeds
+    seeds = FLAGS.seeds
     folder = pathlib.Path(FLAGS.run_dir or pathlib.Path("runs", "smoke" if FLAGS.smoke else "cifar100", FLAGS.arch))
     print(f"Runs go to {folder}/METHOD-SEED: {', '.join(FLAGS.method)}, {seeds} seed{'s' if seeds > 1 else ''}")
-    if keras.backend.backend() != "tensorflow":
-        print(f"The backend is {keras.backend.backend()}, not TensorFlow: no TensorBoard logs, no export.")
-    elif not has_tensorboard():
-        print("TensorBoard is not installed: no TensorBoard logs. (pip install 'dhm_keras[demo]')")
+    for sentence in left_out():
+        print(sentence)
 
     try:
         runs = {
@@ -155,10 +153,10 @@ def read_settings():
     settings = {**RECIPES[family], **FOR_ALL}
     for name, (value, source) in settings.items():
         given = FLAGS[name].value if name in FLAGS else None
-        if FLAGS.smoke and name in SMOKE:
+        if given is not None:
+            settings[name] = given, f"--{name} (default {source if value is None else f'{value}: {source}'})"
+        elif FLAGS.smoke and name in SMOKE:
             settings[name] = SMOKE[name], "--smoke"
-        elif given is not None:
-            settings[name] = given, f"--{name} (default {value}: {source})"
     epochs, of_epochs = settings["epochs"][0], RECIPES[family]["epochs"][0]
     if epochs != of_epochs:
         milestones, _ = settings["milestones"]
@@ -169,7 +167,7 @@ def read_settings():
         print(f"  {name:<16}{value!s:<16}{source}")
     print("  augmentation    pad 4, crop 32  the paper: and horizontal flips")
     print("  normalization   CIFAR-100's     the paper; the authors' release takes CIFAR-10's mean and deviation")
-    test = {"test_examples": SMOKE["train_examples"]} if FLAGS.smoke else {}
+    test = {"test_examples": settings["train_examples"][0]} if FLAGS.smoke else {}
     return {name: value for name, (value, _) in settings.items()} | test | {"backend": keras.backend.backend()}
 
 

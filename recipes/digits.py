@@ -29,7 +29,7 @@ from absl import app, flags, logging
 
 import dhm_keras as dhm
 from dhm_keras.models import Branch, cifar_resnet
-from dhm_keras.run import Run, has_tensorboard
+from dhm_keras.run import Run, left_out
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder of the runs. Default: runs/digits, or runs/digits-smoke with --smoke.")
@@ -64,10 +64,8 @@ def main(arguments):
     }
     print(f"{len(METHODS)} methods x {seeds} seeds, batch {BATCH_SIZE}, momentum 0.9, weight decay 1e-4, {settings}")
     print(f"Runs go to {folder}/METHOD-SEED")
-    if not ON_TENSORFLOW:
-        print(f"The backend is {keras.backend.backend()}, not TensorFlow: no TensorBoard logs, no export.")
-    elif not has_tensorboard():
-        print("TensorBoard is not installed: no TensorBoard logs. (pip install 'dhm_keras[demo]')")
+    for sentence in left_out():
+        print(sentence)
 
     try:
         runs = {
