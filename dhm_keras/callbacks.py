@@ -121,7 +121,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         check_model(self)
-        self._steady = None  # (time, epochs and steps done) since when nothing is compiled any more
+        self._steady = None  # (time, epochs done) after the first step, which compiles
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._printed = epoch, time.perf_counter()

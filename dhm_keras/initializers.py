@@ -4,9 +4,17 @@ JAX compiles a random function anew for every shape, and a DenseNet has a shape 
 minutes to build.
 """
 
+import numbers
+
 import keras
 import numpy as np
 from keras import ops
+
+
+def _generator(seed):
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(f"Invalid value for argument `seed`. Expected an integer >= 0. Received: {seed!r}.")
+    return np.random.default_rng(seed)
 
 
 def _weights(values, dtype):
@@ -21,11 +29,11 @@ class RandomNormal(keras.initializers.RandomNormal):
     Args:
         mean: Float. Defaults to `0.0`.
         stddev: Float. Defaults to `0.05`.
-        seed: Integer. Defaults to one that `keras.utils.set_random_seed` decides.
+        seed: Integer >= 0. Defaults to one that `keras.utils.set_random_seed` decides.
     """
 
     def __call__(self, shape, dtype=None):
-        draws = np.random.default_rng(self.seed).standard_normal(shape, "float32")
+        draws = _generator(self.seed).standard_normal(shape, "float32")
         return _weights(np.float32(self.mean) + np.float32(self.stddev) * draws, dtype)
 
 
@@ -36,9 +44,9 @@ class RandomUniform(keras.initializers.RandomUniform):
     Args:
         minval: Float. Defaults to `-0.05`.
         maxval: Float. Defaults to `0.05`.
-        seed: Integer. Defaults to one that `keras.utils.set_random_seed` decides.
+        seed: Integer >= 0. Defaults to one that `keras.utils.set_random_seed` decides.
     """
 
     def __call__(self, shape, dtype=None):
-        draws = np.random.default_rng(self.seed).random(shape, "float32")
+        draws = _generator(self.seed).random(shape, "float32")
         return _weights(np.float32(self.minval) + np.float32(self.maxval - self.minval) * draws, dtype)

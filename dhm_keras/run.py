@@ -29,7 +29,7 @@ class Run:
 
     `config.json` holds the settings, `history.csv` a row an epoch, `result.json`, written last, says that the run is
     finished. A folder belongs to one config: a finished run is kept and not trained again, an unfinished one starts
-    anew.
+    anew. Nothing is written before `start`.
 
     Args:
         folder: Path.
@@ -50,8 +50,6 @@ class Run:
                 f"The folder {self.folder} holds a run with other settings ({differ}). Choose another folder, or "
                 "remove this one."
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "config.json", self.config)
 
     @property
     def result(self):
@@ -68,8 +66,14 @@ class Run:
         """Path of a file or folder in the run's folder, a string."""
         return str(self.folder / name)
 
-    def callbacks(self):
-        """Keras callbacks that fill the folder: history, TensorBoard logs, weights of main's best epoch."""
+    def start(self):
+        """Makes the folder and writes the config; the folder belongs to this run now.
+
+        Returns:
+            List of Keras callbacks that fill it: history, TensorBoard logs, weights of main's best epoch.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "config.json", self.config)
         callbacks = [
             keras.callbacks.ModelCheckpoint(
                 self.path("best.weights.h5"),
@@ -98,7 +102,8 @@ def best_and_last(history, heads):
     """The errors of the heads after the best epoch, which is the first with main's lowest top-1 error, and the last.
 
     Args:
-        history: Dict from log name to a list of values, one an epoch: `history` of what `fit` returns.
+        history: Dict from log name to a list of values, one an epoch: `history` of what `fit` returns, with validation
+            data of more than five classes.
         heads: Names of the heads.
 
     Returns:

@@ -32,6 +32,7 @@ from dhm_keras.run import Run, best_and_last, left_out
 
 METHODS = ("baseline", "dsl", "dhm")
 PAPER = "the paper, section 4.1"
+NORMALIZATION = "the paper; the authors' release takes CIFAR-10's mean and deviation"
 # What the networks are trained with: value and source. The paper takes the schedules from the networks' own papers.
 RECIPES = {
     "resnet": {
@@ -59,7 +60,7 @@ RECIPES = {
 FOR_ALL = {
     "learning_rate": (0.1, PAPER),
     "momentum": (0.9, PAPER),
-    "warmup_epochs": (0.0, "off, as in the authors' release"),
+    "warmup_epochs": (0.0, "off, as in the authors' release; linear, ours"),
     "train_examples": (None, "all 50,000"),
     "corrupt": (0.0, "supplement E has 0.2 and 0.5"),
     "dropout": (0.0, "supplement F has 0.3, WRN only"),
@@ -68,6 +69,7 @@ FOR_ALL = {
     "direction": ("both", "the paper"),
     "precision": ("float32", "ours"),
 }
+SETTINGS = [*RECIPES["resnet"], *FOR_ALL]
 ARCHS = [name for name in dhm.models.names() if name.startswith(tuple(RECIPES))]
 SMOKE = {"epochs": 2, "train_examples": 256}
 
@@ -76,7 +78,7 @@ flags.DEFINE_enum("arch", "resnet32", ARCHS, "The network.")
 flags.DEFINE_list("method", "dhm", f"One or several of {','.join(METHODS)}.")
 flags.DEFINE_string("data_dir", None, "cifar-100-binary.tar.gz or its unpacked folder. Default: tensorflow-datasets.")
 flags.DEFINE_integer("seeds", 1, "Number of seeds; the paper has 5.", lower_bound=1)
-flags.DEFINE_string("run_dir", None, "Folder of the runs. Default: runs/cifar100/ARCH, with --smoke runs/smoke/ARCH.")
+flags.DEFINE_string("run_dir", None, "Folder of the runs. Default: runs/cifar100/ARCH and the flags given.")
 flags.DEFINE_boolean("smoke", False, "Two epochs of 256 images; flags can say otherwise. Tests on as many.")
 flags.DEFINE_integer("epochs", None, "Epochs; the milestones of the schedule move in proportion.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Images in a batch.", lower_bound=1)
@@ -99,34 +101,33 @@ def main(arguments):
     python_logging.getLogger("tensorflow").setLevel("ERROR")  # it warns of several trainings in one process
     check_flags()
     settings = read_settings()
-    seeds = FLAGS.seeds
-    folder = pathlib.Path(FLAGS.run_dir or pathlib.Path("runs", "smoke" if FLAGS.smoke else "cifar100", FLAGS.arch))
-    print(f"Runs go to {folder}/METHOD-SEED: {', '.join(FLAGS.method)}, {seeds} seed{'s' if seeds > 1 else ''}")
+    folder = pathlib.Path(FLAGS.run_dir or default_folder()).expanduser()
+    print(f"Runs go to {folder}/METHOD-SEED: {', '.join(FLAGS.method)}, {FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)}")
     for sentence in left_out():
         print(sentence)
-
     try:
-        runs = {
-            method: [
-                Run(folder / f"{method}-{seed}", {"arch": FLAGS.arch, "method": method, "seed": seed, **settings})
-                for seed in range(seeds)
-            ]
-            for method in FLAGS.method
-        }
-        # A seed of all methods before the next seed: an early look compares them.
-        unfinished = [run for seed in zip(*runs.values()) for run in seed if run.result is None]
-        data = load_data(settings) if unfinished else None
-    except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(f"cifar100.py: {error}") from None
-    try:
+        runs, unfinished, data = prepare(settings, folder)
         for number, run in enumerate(unfinished, start=1):
             print(f"Run {number} of {len(unfinished)}: {run.folder}", flush=True)
             train(run, data, epochs_after=(len(unfinished) - number) * settings["epochs"])
     except KeyboardInterrupt:
-        raise SystemExit("\ncifar100.py: stopped. The same command goes on; finished runs are kept.") from None
-
+        raise SystemExit("\ncifar100.py: stopped. Finished runs are kept; the one at work starts anew.") from None
     print_table(runs)
     draw_curves(runs, folder / "curves.png")
+
+
+def prepare(settings, folder):
+    """`{method: runs}`, the runs to train in order, and their data; exits where a folder or the data are wrong."""
+    try:
+        runs = {
+            method: [Run(folder / f"{method}-{seed}", config(settings, method, seed)) for seed in range(FLAGS.seeds)]
+            for method in FLAGS.method
+        }
+        # A seed of all methods before the next seed: an early look compares them.
+        unfinished = [run for seed in zip(*runs.values()) for run in seed if run.result is None]
+        return runs, unfinished, load_data(settings) if unfinished else None
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"cifar100.py: {error}") from None
 
 
 def check_flags():
@@ -141,10 +142,16 @@ def check_flags():
         wrong = "--scope says what unsampled branches leave out. Give --sampling bernoulli or uniform, too."
     elif (FLAGS.direction or "both") != "both" and "dhm" not in methods:
         wrong = f"--direction is of the mimicking, which {','.join(methods)} has not. Give --method dhm, too."
-    elif sampled and set(methods) == {"baseline"}:
-        wrong = "--sampling is of the branches, which the baseline has not. Give --method dhm, too."
+    elif sampled and not ({"dhm"} | ({"dsl"} if FLAGS.scope == "branch" else set())) & set(methods):
+        wrong = "--sampling masks the mimicking, with --scope branch whole branches. Give --method dhm, too."
     if wrong:
         raise SystemExit(f"cifar100.py: {wrong}")
+
+
+def default_folder():
+    """`runs/cifar100/ARCH`, with what the flags change in its name: other settings, other folder."""
+    changed = [f"{name}={FLAGS[name].value}" for name in SETTINGS if name in FLAGS and FLAGS[name].value is not None]
+    return pathlib.Path("runs", "smoke" if FLAGS.smoke else "cifar100", "-".join([FLAGS.arch, *changed]))
 
 
 def read_settings():
@@ -163,27 +170,38 @@ def read_settings():
         scaled = tuple(round(milestone * epochs / of_epochs, 2) for milestone in milestones)
         settings["milestones"] = scaled, f"{milestones} of {of_epochs} epochs, in proportion"
     print(f"CIFAR-100, {FLAGS.arch}, {keras.backend.backend()}")
-    for name, (value, source) in settings.items():
-        print(f"  {name:<16}{value!s:<16}{source}")
-    print("  augmentation    pad 4, crop 32  the paper: and horizontal flips")
-    print("  normalization   CIFAR-100's     the paper; the authors' release takes CIFAR-10's mean and deviation")
-    test = {"test_examples": settings["train_examples"][0]} if FLAGS.smoke else {}
-    return {name: value for name, (value, _) in settings.items()} | test | {"backend": keras.backend.backend()}
+    augmentation = {"augmentation": ("pad 4, crop 32, flip", PAPER), "normalization": ("CIFAR-100's", NORMALIZATION)}
+    for name, (value, source) in {**settings, **augmentation}.items():
+        print(f"  {name:<15} {'all' if value is None else str(value):<21} {source}")
+    return {name: value for name, (value, _) in settings.items()}
+
+
+def config(settings, method, seed):
+    """What the result of one run depends on: the settings that its method heeds."""
+    has_branches, mimics = method != "baseline", method == "dhm"
+    sampled = settings["sampling"] != "fixed" and (mimics or (has_branches and settings["scope"] == "branch"))
+    heeded = {
+        **settings,
+        "sampling": settings["sampling"] if sampled else "fixed",
+        "scope": settings["scope"] if sampled else None,
+        "direction": settings["direction"] if mimics else None,
+        "test_examples": settings["train_examples"] if FLAGS.smoke else None,
+    }
+    return {"arch": FLAGS.arch, "method": method, "seed": seed, **heeded, "backend": keras.backend.backend()}
 
 
 def load_data(settings):
-    """`(train_images, train_labels), (test_images, test_labels)`, before labels are corrupted."""
+    """`(train_images, train_labels), (test_images, test_labels)`; of the training labels a share is redrawn."""
     n = settings["train_examples"]
     if FLAGS.data_dir:
-        train, test = dhm.data.cifar100(FLAGS.data_dir, n)
+        (images, labels), test = dhm.data.cifar100(FLAGS.data_dir, n)
     else:
-        train, test = dhm.data.from_tfds("cifar100", n, download=True)
-    labels = dhm.data.corrupt_labels(train[1], settings["corrupt"], num_classes=100, seed=0)  # the same for every run
-    last = settings.get("test_examples")
-    print(
-        f"Data: {FLAGS.data_dir or 'tensorflow-datasets'}, {len(labels)} training, {last or len(test[1])} test images"
-    )
-    return (train[0], labels), (test[0][:last], test[1][:last])
+        (images, labels), test = dhm.data.from_tfds("cifar100", n, download=True)
+    labels = dhm.data.corrupt_labels(labels, settings["corrupt"], num_classes=100, seed=0)  # the same for every run
+    if FLAGS.smoke:
+        test = test[0][:n], test[1][:n]
+    print(f"Data: {FLAGS.data_dir or 'tensorflow-datasets'}, {len(labels)} training, {len(test[1])} test images")
+    return (images, labels), test
 
 
 def train(run, data, epochs_after):
@@ -201,14 +219,13 @@ def train(run, data, epochs_after):
         **({"branches": ()} if config["method"] == "baseline" else {}),
         **({"dropout": config["dropout"]} if config["dropout"] else {}),
     )
-    direction = config["direction"] if config["method"] == "dhm" else "both"
-    model = dhm.DHM(network, method=config["method"], direction=direction, name=run.folder.name)
+    model = dhm.DHM(network, method=config["method"], direction=config["direction"] or "both", name=run.folder.name)
     schedule = dhm.schedules.MultiStep(
         config["learning_rate"], batches.steps_per_epoch, config["milestones"], config["decay"], config["warmup_epochs"]
     )
     model.compile(optimizer=dhm.optimizers.SGD(schedule, config["momentum"], weight_decay=config["weight_decay"]))
-    callbacks = [*run.callbacks(), dhm.callbacks.WarnOfCollapse(), dhm.callbacks.Progress(epochs_after)]
-    if config["method"] != "baseline" and config["sampling"] != "fixed":
+    callbacks = [*run.start(), dhm.callbacks.WarnOfCollapse(), dhm.callbacks.Progress(epochs_after)]
+    if config["sampling"] != "fixed":
         callbacks.append(dhm.callbacks.SampleBranches(config["sampling"], scope=config["scope"], seed=seed))
     if config["backend"] == "tensorflow":
         callbacks.append(dhm.callbacks.ExportMain(run.path("serving")))

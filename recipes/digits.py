@@ -169,7 +169,7 @@ def train(run):
         run.config["learning_rate"], batches.steps_per_epoch, epochs, run.config["warmup_epochs"]
     )
     model.compile(optimizer=dhm.optimizers.SGD(schedule, momentum=0.9, weight_decay=1e-4))
-    callbacks = [*run.callbacks(), dhm.callbacks.WarnOfCollapse(), Progress()]
+    callbacks = [*run.start(), dhm.callbacks.WarnOfCollapse(), Progress()]
     start = time.perf_counter()
     history = model.fit(
         batches, epochs=epochs, validation_data=test, validation_batch_size=1000, callbacks=callbacks, verbose=0

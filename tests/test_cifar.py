@@ -115,7 +115,7 @@ def test_a_wrong_file_is_named_with_a_remedy(kind, tmp_path):
 def test_a_folder_without_the_release(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file or folder.*Get the binary release"):
         cifar100(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"holds no train\.bin and no test\.bin"):
+    with pytest.raises(ValueError, match=r"holds no train\.bin, no test\.bin"):
         cifar100(tmp_path)
     folder, *_ = write_cifar10(tmp_path)
     for source in (folder, tmp_path, pack(folder, tmp_path / "cifar-10-binary.tar.gz")):
@@ -132,11 +132,20 @@ def test_the_pickled_release_is_refused_unread(tmp_path):
     for source in (folder, tmp_path, archive, folder / "train"):
         with pytest.raises(ValueError, match=r"pickled.*cifar-100-binary\.tar\.gz"):
             cifar100(source)
+    with pytest.raises(ValueError, match=r"Python release of CIFAR-100, which is pickled.*cifar-10-binary\.tar\.gz"):
+        cifar10(folder)
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     (folder / "data_batch_1").write_bytes(b"\x80\x04never loaded")
-    with pytest.raises(ValueError, match=r"pickled.*cifar-10-binary\.tar\.gz"):
+    with pytest.raises(ValueError, match=r"Python release of CIFAR-10, which is pickled.*cifar-10-binary\.tar\.gz"):
         cifar10(folder)
+
+
+def test_folders_called_train_and_test_are_not_taken_for_the_pickled_release(tmp_path):
+    for name in ("train", "test", "meta"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match="holds no train"):
+        cifar100(tmp_path)
 
 
 def test_doubled_files(tmp_path):
@@ -152,19 +161,42 @@ def test_doubled_files(tmp_path):
         cifar100(tmp_path / "twice.tar")
     folder, *_ = write_cifar10(tmp_path)
     shutil.copy(folder / "data_batch_2.bin", folder / "data_batch_4.bin")
-    with pytest.raises(ValueError, match=r"data_batch_4\.bin has the same content as .*data_batch_2\.bin"):
-        cifar10(folder)
+    for n in (None, 20):
+        with pytest.raises(ValueError, match=r"data_batch_4\.bin has the same content as .*data_batch_2\.bin"):
+            cifar10(folder, train_examples=n)
+    shutil.copy(folder / "test_batch.bin", folder / "data_batch_1.bin")
+    (folder / "data_batch_1.bin").write_bytes((folder / "test_batch.bin").read_bytes()[: 6 * 3073])
+    with pytest.raises(ValueError, match=r"test_batch\.bin has the same content as .*data_batch_1\.bin"):
+        cifar10(folder, train_examples=5)  # images to train on that are tested on
+
+
+def test_other_members_of_an_archive_do_not_matter(tmp_path):
+    folder, train, _ = write_cifar100(tmp_path)
+    with tarfile.open(tmp_path / "more.tar", "w") as tar:
+        for name in ("train.bin", "test.bin"):
+            tar.add(folder / name, f"cifar/{name}")
+        for place in ("a", "b"):
+            tar.add(folder / "fine_label_names.txt", f"{place}/README")
+            tar.add(folder, f"{place}/train.bin", recursive=False)  # a folder
+    (images, labels), _ = cifar100(tmp_path / "more.tar")
+    check(train, images, labels, label_bytes=2)
 
 
 def test_a_file_that_is_no_archive(tmp_path):
     folder, *_ = write_cifar100(tmp_path)
     archive = pack(folder, tmp_path / "good.tar.gz")
     (tmp_path / "cut.tar.gz").write_bytes(archive.read_bytes()[:-5000])
+    for kind in ("gz", "xz", "bz2"):
+        with tarfile.open(tmp_path / f"damaged.tar.{kind}", f"w:{kind}") as tar:
+            tar.add(folder, folder.name)
+        damaged = bytearray((tmp_path / f"damaged.tar.{kind}").read_bytes())
+        damaged[len(damaged) // 2 : len(damaged) // 2 + 50] = bytes(50)
+        (tmp_path / f"damaged.tar.{kind}").write_bytes(damaged)
     (tmp_path / "note.txt").write_text("hello")
     with gzip.open(tmp_path / "text.gz", "wt") as file:
         file.write("hello")
-    for name in ("cut.tar.gz", "note.txt", "text.gz"):
-        with pytest.raises(ValueError, match=rf"{name} is no tar archive, or is truncated.*Get the binary release"):
+    for name in ("cut.tar.gz", "damaged.tar.gz", "damaged.tar.xz", "damaged.tar.bz2", "note.txt", "text.gz"):
+        with pytest.raises(ValueError, match=rf"{name} is no tar archive, or is damaged.*Get the binary release"):
             cifar100(tmp_path / name)
     with pytest.raises(ValueError, match=r"train\.bin"):
         cifar100(folder / "train.bin")

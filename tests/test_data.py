@@ -134,6 +134,7 @@ def test_corruption_is_exact_in_number_and_uniform(ratio, n):
     assert wrong <= chosen and abs(wrong - 0.9 * chosen) <= 4 * np.sqrt(0.09 * chosen)  # a tenth is right by chance
     np.testing.assert_array_equal(corrupt, corrupt_labels(labels, ratio, 10, seed=3))
     np.testing.assert_array_equal(labels, np.arange(n) % 10)
+    assert corrupt_labels(np.zeros(5, "uint8"), 1.0, 10**6).max() > 255  # the dtype given does not wrap new labels
     if n == 50_000:
         shares = np.bincount(corrupt[corrupt != labels], minlength=10) / wrong
         np.testing.assert_allclose(shares, 0.1, atol=0.015)
@@ -157,6 +158,8 @@ def test_digits():
         (lambda: TrainBatches(*numbered(), batch_size=2, pad=-1), "`pad`"),
         (lambda: TrainBatches(*numbered(), batch_size=2, crop="epoch"), "`crop`"),
         (lambda: corrupt_labels(np.arange(4), 1.2, 4), "`ratio`"),
+        (lambda: corrupt_labels(np.eye(4), 0.5, 4), "`labels`"),
+        (lambda: corrupt_labels(np.arange(4), 0.5, 4, seed=-1), "`seed`"),
     ],
 )
 def test_wrong_arguments_are_refused(make, words):

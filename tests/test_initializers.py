@@ -32,3 +32,9 @@ def test_without_a_seed_the_global_one_decides():
     (one, other), again = two(), two()
     assert not np.array_equal(one, other)  # each layer draws its own
     np.testing.assert_array_equal([one, other], again)
+
+
+def test_a_wrong_seed_is_named():
+    for seed in (-1, keras.random.SeedGenerator(3)):
+        with pytest.raises(ValueError, match="`seed`"):
+            RandomNormal(seed=seed)((3,))

@@ -132,6 +132,16 @@ def test_dropout_is_between_the_convolutions_and_in_training_only():
     assert np.abs(draws[0] - draws[1]).max() > 1e-3
 
 
+def test_a_widening_blocks_shortcut_shares_the_first_activation():
+    network = wide_resnet(2, 2, 10, {})  # the golden network, with k = 1, does not widen in stage 1
+    for stage, stride in ((1, 1), (2, 2), (3, 2)):
+        shortcut = network.get_layer(f"stack{stage}_block1_shortcut")
+        assert shortcut.input is network.get_layer(f"stack{stage}_block1_bn1_relu").output
+        assert shortcut.input is network.get_layer(f"stack{stage}_block1_conv1").input or stride == 2  # padded first
+        assert shortcut.strides == (stride, stride) and shortcut.kernel_size == (1, 1)
+        assert f"stack{stage}_block2_shortcut" not in {layer.name for layer in network.layers}
+
+
 def test_a_transition_rounds_its_channels_down():
     network = densenet(1, 3, 10, {}, compression=0.5)  # 6 + 3 channels, of which 4 are kept, + 3 of which 3
     assert network.get_layer("transition1_pool").output.shape[1:] == (16, 16, 4)
@@ -210,6 +220,9 @@ def test_initial_weights_have_the_releases_distributions():
         (lambda: densenet(1, 0, 10, {}), "`growth`"),
         (lambda: densenet10(compression=0.0), "`compression`"),
         (lambda: densenet10(stem_filters=0), "`stem_filters`"),
+        (lambda: densenet(1, 1, 10, {}, compression=0.1), "leaves a channel of the 3 before transition1"),
+        (lambda: dhm.models.densenet40(growth=24), "densenet40 has {'growth': 12}. Use dhm_keras.models.densenet"),
+        (lambda: dhm.models.wrn16_8(blocks=3), "wrn16_8 has {'blocks': 2}"),
         (lambda: resnet8(input_shape=(30, 30, 3)), "divisible by 4"),
         (lambda: resnet8(("aux1",)), "dict from name"),
         (lambda: resnet8(normalization=((0.5,), (0.25,))), "`normalization`"),

@@ -168,12 +168,14 @@ def test_cifar100_without_a_folder_takes_tfds(tmp_path, capsys):
         (["--scope=branch"], "--sampling bernoulli or uniform"),
         (["--direction=top_down", "--method=dsl"], "Give --method dhm"),
         (["--sampling=uniform", "--method=baseline"], "Give --method dhm"),
+        (["--sampling=bernoulli", "--method=dsl"], "Give --method dhm"),
         (["--smoke", "--data_dir=nowhere"], "no file or folder nowhere"),
     ],
 )
 def test_cifar100_says_what_is_wrong_with_a_flag(arguments, words, tmp_path):
     with pytest.raises(SystemExit, match=words):
-        run_main("cifar100", *arguments, f"--run_dir={tmp_path}")
+        run_main("cifar100", *arguments, f"--run_dir={tmp_path}/runs")
+    assert not list(tmp_path.iterdir())  # what does not start claims no folder
 
 
 def test_the_readmes_call():

@@ -8,7 +8,8 @@ from dhm_keras.run import Run, best_and_last, write_json
 
 def test_a_folder_belongs_to_one_config(tmp_path):
     run = Run(tmp_path / "run", {"seed": 0, "rate": 0.1, "sizes": (1, 2)})
-    assert run.result is None
+    assert run.result is None and not (tmp_path / "run").exists()  # a start that fails at once claims no folder
+    run.start()
     run.finish({"error": 5.0})
     again = Run(tmp_path / "run", {"seed": 0, "rate": 0.1, "sizes": [1, 2]})
     assert again.result == {"error": 5.0}
@@ -19,7 +20,7 @@ def test_a_folder_belongs_to_one_config(tmp_path):
 
 
 def test_a_broken_file_is_named(tmp_path):
-    Run(tmp_path, {"seed": 0})
+    Run(tmp_path, {"seed": 0}).start()
     (tmp_path / "config.json").write_text('{"seed": ')
     with pytest.raises(ValueError, match=r"config\.json is not a JSON file"):
         Run(tmp_path, {"seed": 0})

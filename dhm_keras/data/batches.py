@@ -122,21 +122,24 @@ class TrainBatches(keras.utils.PyDataset):
         batches = epochs.flat_map(steps).map(batch, num_parallel_calls=2)
         return distribute.without_autotune(batches.prefetch(4))
 
+    def _rows(self, epoch, step):
+        """Numbers of a batch's images, `(b,)`."""
+        order = _order(self.seed, epoch, len(self.images))
+        return order[step * self.batch_size : (step + 1) * self.batch_size]
+
     def _draws(self, epoch):
         """What an epoch's batches are made of: int64 `(n, 4)`, a row an example: image, top, left, mirrored."""
-        rows = _order(self.seed, epoch, len(self.images))
         draws = []
         for step in range(self.steps_per_epoch):
-            n = min(self.batch_size, len(rows) - step * self.batch_size)
-            generator = _generator(self.seed, _CROPS, epoch, step)
-            draws.append(np.broadcast_to(draw_crops(generator, n, self.pad, self.flip, self.crop), (3, n)))
-        return np.stack([rows, *np.concatenate(draws, axis=1)], axis=1)
+            rows, generator = self._rows(epoch, step), _generator(self.seed, _CROPS, epoch, step)
+            crops = draw_crops(generator, len(rows), self.pad, self.flip, self.crop)
+            draws.append(np.stack([rows, *np.broadcast_to(crops, (3, len(rows)))], axis=1))
+        return np.concatenate(draws)
 
     def __getitem__(self, index):
         epoch, step = divmod(index, self.steps_per_epoch)
         epoch += self.first_epoch
-        rows = _order(self.seed, epoch, len(self.images))[step * self.batch_size : (step + 1) * self.batch_size]
-        generator = _generator(self.seed, _CROPS, epoch, step)
+        rows, generator = self._rows(epoch, step), _generator(self.seed, _CROPS, epoch, step)
         return crop_and_flip(self.images[rows], generator, self.pad, self.flip, self.crop), self.labels[rows]
 
 
@@ -211,15 +214,22 @@ def corrupt_labels(labels, ratio, num_classes, seed=0):
         seed: Integer >= 0; chooses which, and what they become. Defaults to `0`.
 
     Returns:
-        New array `(n,)`.
+        New array `(n,)`, int64.
 
     Raises:
-        ValueError: if `ratio` is not in [0, 1].
+        ValueError: if the labels are not integers `(n,)`, or `ratio` or `seed` is out of range.
     """
+    corrupt = np.array(labels)
+    if corrupt.ndim != 1 or corrupt.dtype.kind not in "iu":
+        raise ValueError(
+            f"Invalid value for argument `labels`. Expected integers (n,). Received: {corrupt.dtype} {corrupt.shape}."
+        )
     if not 0 <= ratio <= 1:
         raise ValueError(f"Invalid value for argument `ratio`. Expected a number in [0, 1]. Received: {ratio!r}.")
+    if seed < 0:
+        raise ValueError(f"Invalid value for argument `seed`. Expected an integer >= 0. Received: {seed!r}.")
+    corrupt = corrupt.astype("int64")
     generator = _generator(seed, _CORRUPTION)
-    corrupt = np.array(labels)
     chosen = generator.permutation(len(corrupt))[: round(ratio * len(corrupt))]
     corrupt[chosen] = generator.integers(0, num_classes, len(chosen))
     return corrupt

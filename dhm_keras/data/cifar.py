@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-import hashlib
+import itertools
+import lzma
 import pathlib
 import tarfile
 import zlib
@@ -29,7 +30,7 @@ class Release:
         test: Name of the file with the test images.
         records: Records in each training file, and in the test file.
         labels: (name, number of classes) of each label byte of a record; the last is the label.
-        pickled: Names of files that tell the pickled Python release.
+        pickled: Names of the folder, the archive and the files of the pickled Python release.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Release:
     test: str
     records: tuple[int, int]
     labels: tuple[tuple[str, int], ...]
-    pickled: frozenset[str]
+    pickled: tuple[str, str, frozenset[str]]
 
     @property
     def record(self):
@@ -60,7 +61,11 @@ CIFAR10 = Release(
     test="test_batch.bin",
     records=(10_000, 10_000),
     labels=(("label", 10),),
-    pickled=frozenset({"data_batch_1", "test_batch", "batches.meta", "cifar-10-batches-py", "cifar-10-python.tar.gz"}),
+    pickled=(
+        "cifar-10-batches-py",
+        "cifar-10-python.tar.gz",
+        frozenset({"batches.meta", "data_batch_1", "test_batch"}),
+    ),
 )
 CIFAR100 = Release(
     name="CIFAR-100",
@@ -70,7 +75,7 @@ CIFAR100 = Release(
     test="test.bin",
     records=(50_000, 10_000),
     labels=(("coarse label", 20), ("fine label", 100)),
-    pickled=frozenset({"train", "test", "meta", "cifar-100-python", "cifar-100-python.tar.gz"}),
+    pickled=("cifar-100-python", "cifar-100-python.tar.gz", frozenset({"meta", "train", "test"})),
 )
 
 
@@ -112,15 +117,21 @@ def cifar10(source, train_examples=None):
     return _load(CIFAR10, source, train_examples)
 
 
-def _load(release, source, train_examples):
-    in_train_file, in_test_file = release.records
-    available = in_train_file * len(release.train)
-    wanted = available if train_examples is None else train_examples
-    if not isinstance(wanted, (int, np.integer)) or not 1 <= wanted <= available:
+def checked_number(train_examples, available):
+    """`train_examples`, `available` in place of `None`; `ValueError` if it is not from 1 to `available`."""
+    if train_examples is None:
+        return available
+    if not isinstance(train_examples, (int, np.integer)) or not 1 <= train_examples <= available:
         raise ValueError(
             f"Invalid value for argument `train_examples`. Expected 1 to {available}. Received: {train_examples!r}."
         )
-    with _open_release(release, pathlib.Path(source)) as files:
+    return train_examples
+
+
+def _load(release, source, train_examples):
+    in_train_file, in_test_file = release.records
+    wanted = checked_number(train_examples, in_train_file * len(release.train))
+    with _open_release(release, pathlib.Path(source).expanduser()) as files:
         firsts = range(0, wanted, in_train_file)  # of each training file that is needed, the number of its first image
         train = [
             _records(release, files, name, min(in_train_file, wanted - first), in_train_file)
@@ -132,16 +143,14 @@ def _load(release, source, train_examples):
 
 
 def _check_different(release, files, parts, names):
-    """Raises `ValueError` if two files have the same records."""
-    seen = {}
-    for part, name in zip(parts, names):
-        digest = hashlib.sha256(part).digest()
-        if digest in seen:
+    """Raises `ValueError` if two files have the same records, as far as they were read."""
+    for (part, name), (other, other_name) in itertools.combinations(zip(parts, names), 2):
+        n = min(len(part), len(other))
+        if np.array_equal(part[:n], other[:n]):
             raise ValueError(
-                f"{files.where(name)} has the same content as {files.where(seen[digest])}: one is a copy under a wrong "
+                f"{files.where(other_name)} has the same content as {files.where(name)}: one is a copy under a wrong "
                 f"name. {release.remedy}"
             )
-        seen[digest] = name
 
 
 def _images_and_labels(release, records):
@@ -177,7 +186,8 @@ class _Folder:
 
     def __init__(self, path):
         self.path = path
-        self.names = {entry.name for entry in path.iterdir()}
+        self.files = {entry.name for entry in path.iterdir() if entry.is_file()}
+        self.names = {entry.name for entry in path.iterdir()} | {path.name}
 
     def where(self, name):
         return f"{self.path / name}"
@@ -191,20 +201,23 @@ class _Folder:
 
 
 class _Archive:
-    """Files of a tar archive, read in memory; nothing is unpacked."""
+    """Files of a tar archive, read in memory; nothing is unpacked. A file's name is what follows the last slash."""
 
-    def __init__(self, path, tar):
+    def __init__(self, release, path, tar):
         self.path, self.tar = path, tar
         self.members = {}
+        self.names = {path.name}
         for member in tar.getmembers():
             name = pathlib.PurePosixPath(member.name).name
-            if name in self.members and member.isfile():
+            self.names |= {*pathlib.PurePosixPath(member.name).parts}
+            if name in self.members and name in (*release.train, release.test) and member.isfile():
                 raise ValueError(
                     f"{path} holds {name} twice, as {self.members[name].name} and {member.name}. Give an archive, or "
                     "an unpacked folder, that holds it once."
                 )
-            self.members[name] = member
-        self.names = set(self.members)
+            if member.isfile():
+                self.members[name] = member
+        self.files = set(self.members)
 
     def where(self, name):
         return f"{name} in {self.path}"
@@ -225,19 +238,24 @@ def _open_release(release, source):
         source = _locate(release, source)
     if source.is_dir():
         files = _Folder(source)
-        _check_names(release, files.names, source)
+        _check_names(release, files, source)
         yield files
         return
     try:
         with tarfile.open(source) as tar:
-            files = _Archive(source, tar)
-            _check_names(release, files.names, source)
+            files = _Archive(release, source, tar)
+            _check_names(release, files, source)
             yield files
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        if source.name in release.pickled:
-            raise _is_pickled(release, source) from None
-        reason = str(error).splitlines()[0].rstrip(":")
-        raise ValueError(f"{source} is no tar archive, or is truncated ({reason}). {release.remedy}") from None
+            while tar.fileobj.read(1 << 20):  # to the end, where the checksum of a compressed archive is
+                pass
+    except PermissionError:
+        raise
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        _, _, files = release.pickled
+        if source.name in files:
+            raise _is_pickled(release, release, source) from None
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        raise ValueError(f"{source} is no tar archive, or is damaged ({reason}). {release.remedy}") from None
 
 
 def _locate(release, folder):
@@ -255,22 +273,25 @@ def _locate(release, folder):
     return archive if not here and archive.is_file() else folder
 
 
-def _check_names(release, names, source):
-    """Raises `ValueError` if a file of the release is not among the names."""
-    missing = [name for name in (*release.train, release.test) if name not in names]
+def _check_names(release, files, source):
+    """Raises `ValueError` if a file of the release is not among the files."""
+    wanted = (*release.train, release.test)
+    missing = [name for name in wanted if name not in files.files]
     if not missing:
         return
-    if len(missing) == len(release.train) + 1:
-        if names & release.pickled:
-            raise _is_pickled(release, source)
+    if len(missing) == len(wanted):
         for other in (CIFAR10, CIFAR100):
-            if other is not release and names & {*other.train, other.test, other.folder, other.archive}:
+            if other is not release and files.names & {*other.train, other.test, other.folder, other.archive}:
                 raise ValueError(f"{source} holds {other.name}, not {release.name}. {release.remedy}")
-    raise ValueError(f"{source} holds no {' and no '.join(missing)}. {release.remedy}")
+        for other in (release, CIFAR10, CIFAR100):
+            folder, archive, pickled = other.pickled
+            if files.names & {folder, archive} or pickled <= files.files:
+                raise _is_pickled(release, other, source)
+    raise ValueError(f"{source} holds no {', no '.join(missing)}. {release.remedy}")
 
 
-def _is_pickled(release, source):
+def _is_pickled(release, found, source):
     return ValueError(
-        f"{source} holds the Python release of {release.name}, which is pickled: loading it could run any code, so "
-        f"it is never read. {release.remedy}"
+        f"{source} holds the Python release of {found.name}, which is pickled: loading it could run any code, so it is "
+        f"never read. {release.remedy}"
     )

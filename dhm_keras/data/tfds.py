@@ -1,42 +1,46 @@
-"""Image data sets through tensorflow-datasets (TFDS)."""
+"""CIFAR-10 and CIFAR-100 through tensorflow-datasets (TFDS)."""
 
+import contextlib
 import logging
 import os
 
+import keras
 import numpy as np
 
-BATCH_SIZE = 1000
+from dhm_keras.data.cifar import checked_number
+
+NAMES = ("cifar10", "cifar100")
 SPLITS = ("train", "test")
+BATCH_SIZE = 1000
 LOCAL_COPY = "read the official release from a local path (--data_dir of the recipes)"
 
 
 def from_tfds(name, train_examples=None, download=False):
-    """Loads a data set of labelled images that TFDS has prepared, such as `"cifar100"`.
+    """Loads CIFAR as TFDS has prepared it.
 
-    TFDS keeps the examples in an order of its own; here they come in the order of their ids, for CIFAR that of the
-    official release, so that `from_tfds("cifar100")` equals `cifar100(folder)`.
+    TFDS keeps the images in an order of its own; here they come in the official one, so that `from_tfds("cifar100")`
+    equals `cifar100(folder)`.
 
     Args:
-        name: String, a TFDS data set whose examples have an `id`, an `image` and a `label` and whose images are all of
-            one size.
+        name: `"cifar10"` or `"cifar100"`.
         train_examples: Integer. Takes only the first training images. Defaults to all.
         download: Boolean. Whether TFDS may download and prepare the data set if it is not there, in
             `~/tensorflow_datasets` or what the environment variable `TFDS_DATA_DIR` says. Defaults to `False`.
 
     Returns:
-        `(train_images, train_labels), (test_images, test_labels)`: uint8 `(n, height, width, channels)` and int64
-        `(n,)`.
+        `(train_images, train_labels), (test_images, test_labels)`: uint8 `(n, 32, 32, 3)` and int64 `(n,)`.
 
     Raises:
         ImportError: if tensorflow-datasets or TensorFlow, which it reads its files with, cannot be imported.
         OSError: if the data set is not there and cannot, or must not, be downloaded.
         ValueError: if it cannot be read, or has fewer training images than asked for.
     """
+    if name not in NAMES:
+        raise ValueError(f"Invalid value for argument `name`. Expected one of {NAMES}. Received: {name!r}.")
     try:
         import tensorflow_datasets as tfds  # isort: skip  (the name that a message gives first)
         import requests
         import tensorflow as tf
-        from tensorflow_datasets.core.download import downloader
         from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
         from tensorflow_datasets.core.download.util import DownloadError
     except Exception as error:  # protobuf's own error, of versions that do not fit, is no ImportError
@@ -44,34 +48,47 @@ def from_tfds(name, train_examples=None, download=False):
             f"{name} by its name needs tensorflow-datasets and TensorFlow, which could not be imported ({error}): "
             f"install them with pip install 'dhm_keras[demo]', or {LOCAL_COPY}."
         ) from None
+    if keras.backend.backend() != "tensorflow":
+        with contextlib.suppress(RuntimeError):  # it is at work already
+            tf.config.set_visible_devices([], "GPU")  # which another backend trains on
 
     builder = tfds.builder(name)
     if not os.path.isdir(builder.data_dir):
         if not download:
             raise FileNotFoundError(f"{name} is not in {builder.data_dir}: set `download`, or {LOCAL_COPY}.")
         print(f"Downloading {name} with tensorflow-datasets to {builder.data_dir}", flush=True)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # a line for every attempt
-    downloader.MAX_RETRIES = 4  # six seconds; its own ten tell after three minutes that there is no network
-    tfds.disable_progress_bar()
     try:
-        builder.download_and_prepare()
+        with _quick_to_fail():
+            builder.download_and_prepare()
     except (requests.exceptions.RequestException, DownloadError, NonMatchingChecksumError) as error:
         raise OSError(
             f"{name} could not be downloaded ({_reason(error)}): try again with a network, or {LOCAL_COPY}."
         ) from None
     try:
         train, test = (_in_order(tfds.as_numpy(builder.as_dataset(split=split).batch(BATCH_SIZE))) for split in SPLITS)
-    except tf.errors.OpError as error:
+    except (tf.errors.OpError, KeyError, ValueError, AssertionError) as error:
         raise ValueError(
-            f"The data set in {builder.data_dir} cannot be read ({_reason(error)}). Remove that folder to have it "
-            "made anew."
+            f"The data set in {builder.data_dir} cannot be read ({_reason(error)}). Remove that folder to have it made "
+            "anew."
         ) from None
-    n = len(train[0]) if train_examples is None else train_examples
-    if not isinstance(n, (int, np.integer)) or not 1 <= n <= len(train[0]):
-        raise ValueError(
-            f"Invalid value for argument `train_examples`. Expected 1 to {len(train[0])}. Received: {train_examples!r}."
-        )
+    n = checked_number(train_examples, len(train[0]))
     return tuple(array[:n] for array in train), test
+
+
+@contextlib.contextmanager
+def _quick_to_fail():
+    """Within, TFDS tells after six seconds, not three minutes, that there is no network, and without a line a try."""
+    from tensorflow_datasets.core.download import downloader
+
+    urllib3 = logging.getLogger("urllib3")
+    retries, level = downloader.MAX_RETRIES, urllib3.level
+    downloader.MAX_RETRIES = 4
+    urllib3.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        downloader.MAX_RETRIES = retries
+        urllib3.setLevel(level)
 
 
 def _in_order(batches):

@@ -142,7 +142,7 @@ def named(name, title, family, table, unit="blocks of {} channels", more=""):
     Args:
         name: String, as `"resnet32"`.
         title: String for the docstring, as `"ResNet-32 for CIFAR"`.
-        family: Function that builds any network of the family from `num_classes`, `branches`, `name` and more.
+        family: `functools.partial` of the function that builds any network of the family, with what makes it this one.
         table: Dict from head to `Branch`: the branches that the network has by name.
         unit: String. What a branch's stage consists of, for the docstring.
         more: String. Arguments of the family besides the common ones, for the docstring.
@@ -165,9 +165,15 @@ def named(name, title, family, table, unit="blocks of {} channels", more=""):
                     f"Received: {unknown}. Give a dict of `Branch` for others."
                 )
             branches = {branch: table[branch] for branch in branches}
+        fixed = {key: family.keywords[key] for key in kwargs if key in family.keywords}
+        if fixed:
+            raise ValueError(
+                f"{name} has {fixed}. Use dhm_keras.models.{of_family} for others. Received: "
+                f"{ {key: kwargs[key] for key in fixed} }."
+            )
         return family(num_classes=num_classes, branches=branches, **{"name": name, **kwargs})
 
-    of_family = getattr(family, "func", family).__name__
+    of_family = family.func.__name__
     rows = "; ".join(
         f"{head} forked after stage {b.tap}, {' and '.join(map(str, b.blocks))} "
         + unit.format(" and ".join(map(str, b.widths)))

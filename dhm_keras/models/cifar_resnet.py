@@ -87,6 +87,6 @@ RESNETS = {
     "resnet1202": (200, {"aux1": Branch(2, (200,), (128,)), "aux2": Branch(1, (100, 100), (32, 64))}),
 }
 resnet20, resnet32, resnet56, resnet110, resnet1202 = (
-    named(name, f"ResNet-{6 * blocks + 2} for CIFAR", functools.partial(cifar_resnet, blocks), table)
+    named(name, f"ResNet-{6 * blocks + 2} for CIFAR", functools.partial(cifar_resnet, blocks=blocks), table)
     for name, (blocks, table) in RESNETS.items()
 )

@@ -41,6 +41,11 @@ class DenseNet(Builder):
     def transition(self, x, name):
         """bn-relu-conv1x1 and a 2x2 average pool."""
         width = int(x.shape[-1] * self.compression)
+        if not width:
+            raise ValueError(
+                f"Invalid value for argument `compression`. Expected one that leaves a channel of the {x.shape[-1]} "
+                f"before {name}. Received: {self.compression!r}."
+            )
         x = self.conv(self.bn_relu(x, f"{name}_bn"), width, f"{name}_conv", size=1)
         return layers.AveragePooling2D(2, name=f"{name}_pool")(x)
 
@@ -82,8 +87,9 @@ def densenet(
     Raises:
         ValueError: on a branch that does not fit, or another argument out of range.
     """
+    check_at_least(1, blocks=blocks, growth=growth)
     stem_filters = 2 * growth if stem_filters is None else stem_filters
-    check_at_least(1, blocks=blocks, growth=growth, stem_filters=stem_filters)
+    check_at_least(1, stem_filters=stem_filters)
     if not 0 < compression <= 1:
         raise ValueError(
             f"Invalid value for argument `compression`. Expected a share in (0, 1]. Received: {compression!r}."

@@ -83,7 +83,7 @@ wrn16_8, wrn28_10 = (
     named(
         name,
         f"WRN-{6 * blocks + 4}-{widen} for CIFAR",
-        functools.partial(wide_resnet, blocks, widen),
+        functools.partial(wide_resnet, blocks=blocks, widen=widen),
         table,
         more="`dropout`, ",
     )
