@@ -1,5 +1,7 @@
 """Two replicas on two logical CPUs against one device."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -12,8 +14,6 @@ pytestmark = pytest.mark.tensorflow
 
 def train(strategy, make, x, y, active=None, epochs=1, **kwargs):
     """History, weights and initial weights of a training of a few steps; under a strategy if there is one."""
-    import contextlib
-
     with strategy.scope() if strategy else contextlib.nullcontext():
         keras.utils.set_random_seed(0)
         model = dhm.DHM(make())
@@ -45,6 +45,23 @@ def test_two_replicas_equal_one_device(mirrored, active, float64):
         np.testing.assert_allclose(other[path], value, rtol=1e-9, atol=1e-9, err_msg=path)
         moved += path in before and not np.array_equal(value, before[path])
     assert moved >= 15
+
+
+def test_two_replicas_share_the_batches_of_a_source(mirrored, float64):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (32, 16, 16, 3)).astype("uint8"), rng.integers(0, 10, 32)
+    weights = []
+    for strategy in (None, mirrored):
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            keras.utils.set_random_seed(0)
+            normalization = dhm.data.CIFAR10_MEAN_STD
+            model = dhm.DHM(resnet8(input_shape=(16, 16, 3), normalization=normalization, synchronized=True))
+            model.compile(optimizer=sgd(0.01))
+        train = dhm.data.TrainBatches(images, labels, batch_size=8, pad=1, flip=True)
+        model.fit(train, epochs=2, verbose=0)
+        weights.append(values(model.variables))
+    for path, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][path], value, rtol=1e-8, atol=1e-8, err_msg=path)
 
 
 def test_frozen_branches_stay_frozen_on_every_replica(mirrored):
