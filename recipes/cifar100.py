@@ -112,6 +112,8 @@ def main(arguments):
             train(run, data, epochs_after=(len(unfinished) - number) * settings["epochs"])
     except KeyboardInterrupt:
         raise SystemExit("\ncifar100.py: stopped. Finished runs are kept; the one at work starts anew.") from None
+    except OSError as error:  # a folder that cannot be written, a full disk
+        raise SystemExit(f"cifar100.py: {error}. Finished runs are kept.") from None
     print_table(runs)
     draw_curves(runs, folder / "curves.png")
 

@@ -178,6 +178,13 @@ def test_cifar100_says_what_is_wrong_with_a_flag(arguments, words, tmp_path):
     assert not list(tmp_path.iterdir())  # what does not start claims no folder
 
 
+def test_cifar100_names_a_folder_that_cannot_be_written(tmp_path, cifar):
+    (tmp_path / "file").write_text("")
+    for folder in ("file", "file/runs"):
+        with pytest.raises(SystemExit, match=r"cifar100\.py: .*file"):
+            run_main("cifar100", "--smoke", "--arch=resnet20", f"--data_dir={cifar}", f"--run_dir={tmp_path}/{folder}")
+
+
 def test_the_readmes_call():
     """The first example of the README runs as it stands, on a few images and epochs."""
     import numpy as np
