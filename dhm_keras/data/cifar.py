@@ -24,7 +24,7 @@ class Release:
 
     Args:
         name: String, `"CIFAR-100"`.
-        folder: Name of the folder in the archive. The archive is called `ARCHIVE.tar.gz`.
+        folder: Name of the folder that the archive unpacks to.
         archive: Name of the archive.
         train: Names of the files with the training images, in order.
         test: Name of the file with the test images.
