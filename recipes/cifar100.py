@@ -14,7 +14,7 @@ draws `curves.png`. The folder of a run holds its config, history, best weights,
 exported main head. A second start with the same settings keeps the runs that are finished.
 
 The networks of Table 1 are meant for a GPU: on two CPU cores an epoch of ResNet-32 with branches takes five minutes, of
-DenseNet-100 hours. Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed: no TensorBoard, no export.
+the others more. Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed: no TensorBoard, no export.
 """
 
 import logging as python_logging
