@@ -41,7 +41,10 @@ class Branch:
 
 
 class Builder:
-    """Builds a network of three stages with branches. A family adds its `stem` and its `block`, or its `stage`.
+    """Builds a network of three stages with branches.
+
+    A family adds `stem(x)`, from the image to the input of stage 1, and `block(x, width, stride, name)`, which a stage
+    consists of, or a `stage` of its own.
 
     Args:
         synchronized: Boolean, of the BatchNormalization layers.
@@ -50,20 +53,12 @@ class Builder:
     def __init__(self, synchronized):
         self.synchronized = synchronized
 
-    def stem(self, x):
-        """From the image to the input of stage 1."""
-        raise NotImplementedError
-
     def stage(self, x, number, blocks, width, prefix):
         """Stage `number`, 1 to 3, of the backbone, or of a branch whose layers' names begin with `prefix`."""
         for index in range(1, blocks + 1):
             stride = 2 if number > 1 and index == 1 else 1
             x = self.block(x, width, stride, f"{prefix}stack{number}_block{index}")
         return x
-
-    def block(self, x, width, stride, name):
-        """One block of a stage."""
-        raise NotImplementedError
 
     def network(self, stages, num_classes, branches, input_shape, normalization, name):
         """The functional model.
