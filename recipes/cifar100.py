@@ -9,7 +9,7 @@
 
 The recipe prints what it trains with and where each number is from; by default that is what the paper has for the
 network. Data: `--data_dir` is the official binary release (cifar-100-binary.tar.gz, or its unpacked folder); without it
-tensorflow-datasets downloads 161 MB. Prints top-1 and top-5 errors of every head after the best and the last epoch, and
+tensorflow-datasets downloads 169 MB. Prints top-1 and top-5 errors of every head after the best and the last epoch, and
 draws `curves.png`. The folder of a run holds its config, history, best weights, last model, TensorBoard logs and the
 exported main head. A second start with the same settings keeps the runs that are finished.
 
