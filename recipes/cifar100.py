@@ -18,6 +18,7 @@ the others more. Runs with KERAS_BACKEND=jax too, also where TensorFlow is not i
 """
 
 import logging as python_logging
+import math
 import os
 import pathlib
 import time
@@ -146,6 +147,9 @@ def check_flags():
         wrong = f"--direction is of the mimicking, which {','.join(methods)} has not. Give --method dhm, too."
     elif sampled and not ({"dhm"} | ({"dsl"} if FLAGS.scope == "branch" else set())) & set(methods):
         wrong = "--sampling masks the mimicking, with --scope branch whole branches. Give --method dhm, too."
+    for name in SETTINGS:
+        if name in FLAGS and isinstance(FLAGS[name].value, float) and not math.isfinite(FLAGS[name].value):
+            wrong = f"--{name} is a finite number. Received: {FLAGS[name].value}."
     if wrong:
         raise SystemExit(f"cifar100.py: {wrong}")
 

@@ -165,6 +165,8 @@ def test_cifar100_without_a_folder_takes_tfds(tmp_path, capsys):
     [
         (["--method=dhm,foo"], "one or several of baseline,dsl,dhm"),
         (["--arch=resnet20", "--dropout=0.3"], "resnet20 has none"),
+        (["--learning_rate=nan"], "--learning_rate is a finite number"),
+        (["--warmup_epochs=inf"], "--warmup_epochs is a finite number"),
         (["--scope=branch"], "--sampling bernoulli or uniform"),
         (["--direction=top_down", "--method=dsl"], "Give --method dhm"),
         (["--sampling=uniform", "--method=baseline"], "Give --method dhm"),
