@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "export": {"network"},
     "initializers": set(),
     "layers": {"distribute"},
+    "logs": set(),
     "models": {"initializers", "layers", "network"},
     "network": set(),
     "objective": set(),
@@ -25,7 +26,7 @@ MAY_IMPORT = {
     "run": set(),
     "sampling": set(),
     "schedules": set(),
-    "trainer": {"distribute", "network", "objective"},
+    "trainer": {"distribute", "logs", "network", "objective"},
 }
 
 

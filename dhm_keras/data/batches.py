@@ -7,8 +7,6 @@ import itertools
 import keras
 import numpy as np
 
-from dhm_keras import distribute
-
 # What a generator draws; the second word of its key.
 _ORDER, _CROPS, _CORRUPTION = 1, 2, 3
 
@@ -101,6 +99,8 @@ class TrainBatches(keras.utils.PyDataset):
             return self
         import tensorflow as tf
 
+        from dhm_keras.distribute.tensorflow import without_autotune
+
         height, width, channels = self.images.shape[1:]
         with tf.device("CPU"):
             pixels = tf.constant(_padded(self.images, self.pad).reshape(-1, channels))
@@ -120,7 +120,7 @@ class TrainBatches(keras.utils.PyDataset):
             output_signature=tf.TensorSpec((len(self.images), 4), "int64"),
         )
         batches = epochs.flat_map(steps).map(batch, num_parallel_calls=2)
-        return distribute.without_autotune(batches.prefetch(4))
+        return without_autotune(batches.prefetch(4))
 
     def _rows(self, epoch, step):
         """Numbers of a batch's images, `(b,)`."""

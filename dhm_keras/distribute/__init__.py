@@ -1,0 +1,34 @@
+"""What depends on devices and machines, and on how a backend of Keras trains: the one place for it.
+
+Each backend has a module with the same functions; here are those of the backend at hand.
+"""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from dhm_keras.distribute.tensorflow import (
+        all_sum,
+        checked_labels,
+        fresh_train_step,
+        num_replicas,
+        updating_only,
+        validation_data,
+    )
+else:
+    from dhm_keras.distribute.jax import (
+        all_sum,
+        checked_labels,
+        fresh_train_step,
+        num_replicas,
+        updating_only,
+        validation_data,
+    )
+
+__all__ = [
+    "all_sum",
+    "checked_labels",
+    "fresh_train_step",
+    "num_replicas",
+    "updating_only",
+    "validation_data",
+]
