@@ -7,6 +7,7 @@ import time
 import keras
 
 from dhm_keras import export, sampling
+from dhm_keras.resume import Resume as Resume
 from dhm_keras.trainer import DHM, SCOPES
 
 
@@ -80,6 +81,8 @@ class WarnOfCollapse(keras.callbacks.Callback):
         self.agreement, self.ignorance = agreement, ignorance
         self.collapsed_epoch = None
 
+    remembers = ("collapsed_epoch",)
+
     def on_train_begin(self, logs=None):
         check_model(self)
         self.collapsed_epoch = None
@@ -128,7 +131,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         steps = self.params["steps"]
-        if not steps:
+        if not steps or not logs:  # without logs: a step that was taken before the training was resumed
             return
         if self._steady is None:
             self._steady = time.perf_counter(), self._epoch + (batch + 1) / steps

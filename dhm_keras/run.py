@@ -1,13 +1,19 @@
 """A run: one training, and the folder with its config, history, logs and checkpoints."""
 
 import csv
+import hashlib
 import importlib.util
 import json
-import os
 import pathlib
 import shutil
+import time
 
 import keras
+
+from dhm_keras import files
+from dhm_keras.resume import Resume
+
+FORMAT = 2  # of the folder; 1 had no checkpoints to resume from
 
 
 def has_tensorboard():
@@ -27,9 +33,19 @@ def left_out():
 class Run:
     """The folder of one training.
 
-    `config.json` holds the settings, `history.csv` a row an epoch, `result.json`, written last, says that the run is
-    finished. A folder belongs to one config: a finished run is kept and not trained again, an unfinished one starts
-    anew. Nothing is written before `start`.
+    | file | |
+    |---|---|
+    | `config.json` | the settings; a folder belongs to one config |
+    | `checkpoints/` | the whole state, see `Resume`; until the run is finished |
+    | `history.csv` | a row an epoch, all heads and pairs |
+    | `timings.csv` | a row an epoch, seconds: what is left out of the rest, which a resumed run repeats to the bit |
+    | `best.weights.h5` | the weights of main's best epoch |
+    | `last.keras` | the model after the last epoch, with its optimizer |
+    | `result.json` | written last: the run is finished; with checksums of the files above |
+    | `tensorboard/` | logs, where TensorBoard is installed |
+
+    A finished run is kept and not trained again; an unfinished one goes on where it was stopped. Nothing is written
+    before `start`.
 
     Args:
         folder: Path.
@@ -42,60 +58,182 @@ class Run:
     def __init__(self, folder, config):
         self.folder = pathlib.Path(folder)
         self.config = json.loads(json.dumps(config))
-        before = _read_json(self.folder / "config.json")
-        if before is not None and before != self.config:
-            keys = sorted(key for key in {**before, **self.config} if before.get(key) != self.config.get(key))
-            differ = ", ".join(f"{key}: {before.get(key)!r} there, {self.config.get(key)!r} here" for key in keys)
+        self._lock = None
+        before = _read_config(self.folder)
+        if before is not None and (differ := files.differences(before, self.config)):
             raise ValueError(
                 f"The folder {self.folder} holds a run with other settings ({differ}). Choose another folder, or "
                 "remove this one."
             )
 
+    @classmethod
+    def open(cls, folder):
+        """The run that a folder holds.
+
+        Args:
+            folder: Path.
+
+        Raises:
+            ValueError: if it holds none.
+        """
+        config = _read_config(pathlib.Path(folder))
+        if config is None:
+            raise ValueError(f"Invalid value for argument `folder`. Expected the folder of a run. Received: {folder}.")
+        return cls(folder, config)
+
     @property
     def result(self):
         """What `finish` wrote, or `None` while the run is not finished."""
-        return _read_json(self.folder / "result.json")
+        result = _read(self.folder / "result.json")
+        if result is not None:
+            digests = result.pop("sha256", None)
+            if not isinstance(digests, dict) or digests.get("result") != _digest(result):
+                raise ValueError(f"{self.path('result.json')} is not what the run wrote. Remove it to finish it again.")
+        return result
 
     @property
     def history(self):
-        """The rows of `history.csv`, a list of dicts from log name to float."""
-        with open(self.path("history.csv"), newline="") as file:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        """The rows of `history.csv`, a list of dicts from log name to float.
+
+        Raises:
+            ValueError: if the run is finished and the file has been changed since.
+        """
+        path = self.checked("history.csv")
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        except (ValueError, TypeError, csv.Error) as error:
+            raise ValueError(f"{path} is not a table of numbers ({error}).") from None
+
+    @property
+    def seconds(self):
+        """Wall time of the epochs, those counted twice that were trained twice."""
+        with open(self.path("timings.csv"), newline="", encoding="utf-8") as file:
+            return sum(float(row["seconds"]) for row in csv.DictReader(file))
 
     def path(self, name):
         """Path of a file or folder in the run's folder, a string."""
         return str(self.folder / name)
 
-    def start(self):
-        """Makes the folder and writes the config; the folder belongs to this run now.
-
-        Returns:
-            List of Keras callbacks that fill it: history, TensorBoard logs, weights of main's best epoch.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "config.json", self.config)
-        callbacks = [
-            keras.callbacks.ModelCheckpoint(
-                self.path("best.weights.h5"),
-                "val_main_accuracy",
-                mode="max",
-                save_best_only=True,
-                save_weights_only=True,
-            ),
-            keras.callbacks.CSVLogger(self.path("history.csv")),
-        ]
-        shutil.rmtree(self.path("tensorboard"), ignore_errors=True)  # of a run that was killed
-        if has_tensorboard():
-            callbacks.append(keras.callbacks.TensorBoard(self.path("tensorboard"), write_graph=False))
-        return callbacks
-
-    def finish(self, result):
-        """Writes the result; the run is finished.
+    def checked(self, name):
+        """Path of a file of the run, after a look whether it is what the run wrote.
 
         Args:
-            result: Dict of JSON values.
+            name: String, as `"best.weights.h5"`.
+
+        Returns:
+            String.
+
+        Raises:
+            ValueError: if the run is finished and the file is missing or has been changed since.
         """
-        write_json(self.folder / "result.json", result)
+        written = (_read(self.folder / "result.json") or {}).get("sha256", {}).get(name)
+        path = self.folder / name
+        if written is not None and (not path.is_file() or files.sha256(path) != written):
+            raise ValueError(
+                f"{path} is not what the run wrote: it is damaged, or was changed since. Bring it back, or remove the "
+                f"folder {self.folder} to train anew."
+            )
+        return str(path)
+
+    def start(self, every=None):
+        """Makes the folder and writes the config; the folder belongs to this process until the run is finished.
+
+        Args:
+            every: Integer or `None`. Steps between checkpoints within an epoch, see `Resume`. Defaults to `None`.
+
+        Returns:
+            List of Keras callbacks that fill the folder, and go on from its checkpoints.
+
+        Raises:
+            OSError: if the folder cannot be written, or another process trains in it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = files.lock(self.folder)
+        files.write_json(self.folder / "config.json", {"format": FORMAT, **self.config})
+        callbacks = [KeepBest(self.path("best.weights.h5")), Timings(self.path("timings.csv"))]
+        if has_tensorboard():
+            callbacks.append(keras.callbacks.TensorBoard(self.path("tensorboard"), write_graph=False))
+        return [*callbacks, HistoryFile(self.path("history.csv")), Resume(self.path("checkpoints"), every)]
+
+    def finish(self, model, result):
+        """Saves the model and writes the result; the run is finished, and its checkpoints are removed.
+
+        Args:
+            model: The trained `DHM`.
+            result: Dict of JSON values.
+
+        Raises:
+            OSError: if something cannot be written; the same training can be started again.
+        """
+        with files.replacing(self.folder / "last.keras") as partial:
+            model.save(partial)
+        names = [name for name in ("history.csv", "best.weights.h5", "last.keras") if (self.folder / name).exists()]
+        digests = {"result": _digest(result), **{name: files.sha256(self.folder / name) for name in names}}
+        files.write_json(self.folder / "result.json", {**result, "sha256": digests})
+        shutil.rmtree(self.path("checkpoints"), ignore_errors=True)
+        self._lock.close()
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Keeps the weights of the epoch with main's highest validation accuracy, the first of equals.
+
+    Args:
+        path: Path of the file, `*.weights.h5`.
+    """
+
+    remembers = ("best",)
+
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.best = path, None
+
+    def on_epoch_end(self, epoch, logs=None):
+        accuracy = (logs or {}).get("val_main_accuracy")
+        if accuracy is not None and (self.best is None or accuracy > self.best):
+            with files.replacing(self.path) as partial:
+                self.model.save_weights(partial)
+            self.best = accuracy
+
+
+class HistoryFile(keras.callbacks.History):
+    """Keras's History, in a CSV file, too, which is there whole after each epoch.
+
+    Args:
+        path: Path.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        columns = {"epoch": self.epoch, **dict(sorted(self.history.items()))}
+        with files.replacing(self.path) as partial, open(partial, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values()))
+
+
+class Timings(keras.callbacks.Callback):
+    """Appends the seconds of each epoch to a CSV file, validation included.
+
+    Args:
+        path: Path.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = pathlib.Path(path)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begin = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        is_new = not self.path.exists()
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(("epoch,seconds\n" if is_new else "") + f"{epoch},{time.perf_counter() - self._begin:.3f}\n")
 
 
 def best_and_last(history, heads):
@@ -120,28 +258,23 @@ def best_and_last(history, heads):
     return errors
 
 
-def write_json(path, value):
-    """Writes a JSON file that is there whole or not at all.
-
-    Args:
-        path: Path.
-        value: JSON value.
-    """
-    partial = f"{path}.partial"
-    with open(partial, "w") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-    os.replace(partial, path)
-
-
-def _read_json(path):
-    """The value of a JSON file, `None` if there is no such file."""
-    try:
-        with open(path) as file:
-            return json.load(file)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
+def _read_config(folder):
+    """The settings in a run's folder, `None` if there are none."""
+    config = _read(folder / "config.json")
+    if config is not None and (form := config.pop("format", 1)) != FORMAT:
         raise ValueError(
-            f"{path} is not a JSON file ({error}). Remove the folder {path.parent} to start anew."
-        ) from None
+            f"The folder {folder} holds a run in format {form!r}, of another version of dhm_keras; this one has "
+            f"format {FORMAT}. Go on with that version, or choose another folder."
+        )
+    return config
+
+
+def _read(path):
+    try:
+        return files.read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error} Remove the folder {path.parent} to start anew.") from None
+
+
+def _digest(value):
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -12,6 +12,7 @@ from dhm_keras import distribute
 from dhm_keras.logs import HeadLogs, PerExample
 from dhm_keras.network import Network
 from dhm_keras.objective import Objective, check_labels, read_config, sort_heads, targets
+from dhm_keras.resume import in_order
 
 SCOPES = ("mimic", "branch")
 
@@ -253,12 +254,14 @@ class DHM(keras.Model):
         super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
-        """As `keras.Model.fit`. Endless batches of `dhm_keras.data` start at `initial_epoch`, one epoch an epoch."""
+        """As `keras.Model.fit`. Endless batches of `dhm_keras.data` start at `initial_epoch`, one epoch an epoch.
+
+        With `callbacks.Resume` among the callbacks the training starts where an earlier one was stopped.
+        """
         if hasattr(x, "starting_at"):
             check_labels(x.labels, self.num_classes)
             kwargs.setdefault("steps_per_epoch", x.steps_per_epoch)
             kwargs["shuffle"] = False
-            x = x.starting_at(kwargs.get("initial_epoch", 0)).for_backend()
         check_labels(y, self.num_classes)
         validation = kwargs.pop("validation_data", None)
         if validation is not None:
@@ -266,10 +269,16 @@ class DHM(keras.Model):
             if isinstance(validation, (tuple, list)) and len(validation) > 1:
                 check_labels(validation[1], self.num_classes)
             of_validation = kwargs.get("validation_batch_size") or batch_size or 32  # 32: Keras's default
-            validation = distribute.validation_data(validation, of_validation)
+            kwargs["validation_data"] = distribute.validation_data(validation, of_validation)
+        callbacks, resume = in_order(callbacks)
+        start = kwargs.pop("initial_epoch", 0)
+        session = resume.session(self, x, callbacks, epochs, start) if resume else contextlib.nullcontext((start, 0))
         before = self._routing.heads, self._routing.pairs
         try:
-            return super().fit(x, y, batch_size, epochs, verbose, callbacks, validation_data=validation, **kwargs)
+            with session as (epoch, step):
+                if hasattr(x, "starting_at"):
+                    x = x.starting_at(epoch, step).for_backend()
+                return super().fit(x, y, batch_size, epochs, verbose, callbacks, initial_epoch=epoch, **kwargs)
         finally:  # a callback's draw does not outlive the training, however it ended
             self._routing.heads, self._routing.pairs = before
             if self.train_function is not None:

@@ -11,7 +11,8 @@ The recipe prints what it trains with and where each number is from; by default 
 network. Data: `--data_dir` is the official binary release (cifar-100-binary.tar.gz, or its unpacked folder); without it
 tensorflow-datasets downloads 169 MB. Prints top-1 and top-5 errors of every head after the best and the last epoch, and
 draws `curves.png`. The folder of a run holds its config, history, best weights, last model, TensorBoard logs and the
-exported main head. A second start with the same settings keeps the runs that are finished.
+exported main head. A second start with the same settings keeps the runs that are finished, and goes on where one was
+stopped, or killed.
 
 The networks of Table 1 are meant for a GPU: on two CPU cores an epoch of ResNet-32 with branches takes five minutes, of
 the others more. Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed: no TensorBoard, no export.
@@ -21,7 +22,6 @@ import logging as python_logging
 import math
 import os
 import pathlib
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
 
@@ -80,6 +80,7 @@ flags.DEFINE_list("method", "dhm", f"One or several of {','.join(METHODS)}.")
 flags.DEFINE_string("data_dir", None, "cifar-100-binary.tar.gz or its unpacked folder. Default: tensorflow-datasets.")
 flags.DEFINE_integer("seeds", 1, "Number of seeds; the paper has 5.", lower_bound=1)
 flags.DEFINE_string("run_dir", None, "Folder of the runs. Default: runs/cifar100/ARCH and the flags given.")
+flags.DEFINE_integer("checkpoint_every", None, "Steps between checkpoints. Default: one an epoch.", lower_bound=1)
 flags.DEFINE_boolean("smoke", False, "Two epochs of 256 images; flags can say otherwise. Tests on as many.")
 flags.DEFINE_integer("epochs", None, "Epochs; the milestones of the schedule move in proportion.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Images in a batch.", lower_bound=1)
@@ -101,6 +102,7 @@ def main(arguments):
     logging.set_verbosity(logging.ERROR)  # TFDS and the exports say what they do
     python_logging.getLogger("tensorflow").setLevel("ERROR")  # it warns of several trainings in one process
     check_flags()
+    dhm.distribute.deterministic()
     settings = read_settings()
     folder = pathlib.Path(FLAGS.run_dir or default_folder()).expanduser()
     print(f"Runs go to {folder}/METHOD-SEED: {', '.join(FLAGS.method)}, {FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)}")
@@ -112,9 +114,9 @@ def main(arguments):
             print(f"Run {number} of {len(unfinished)}: {run.folder}", flush=True)
             train(run, data, epochs_after=(len(unfinished) - number) * settings["epochs"])
     except KeyboardInterrupt:
-        raise SystemExit("\ncifar100.py: stopped. Finished runs are kept; the one at work starts anew.") from None
-    except OSError as error:  # a folder that cannot be written, a full disk
-        raise SystemExit(f"cifar100.py: {error}. Finished runs are kept.") from None
+        raise SystemExit("\ncifar100.py: stopped. The same command goes on from there.") from None
+    except (ValueError, OSError, FloatingPointError) as error:  # of a run's folder, or its loss
+        raise SystemExit(f"cifar100.py: {error}") from None
     print_table(runs)
     draw_curves(runs, folder / "curves.png")
 
@@ -230,12 +232,15 @@ def train(run, data, epochs_after):
         config["learning_rate"], batches.steps_per_epoch, config["milestones"], config["decay"], config["warmup_epochs"]
     )
     model.compile(optimizer=dhm.optimizers.SGD(schedule, config["momentum"], weight_decay=config["weight_decay"]))
-    callbacks = [*run.start(), dhm.callbacks.WarnOfCollapse(), dhm.callbacks.Progress(epochs_after)]
+    callbacks = [
+        *run.start(FLAGS.checkpoint_every),
+        dhm.callbacks.WarnOfCollapse(),
+        dhm.callbacks.Progress(epochs_after),
+    ]
     if config["sampling"] != "fixed":
         callbacks.append(dhm.callbacks.SampleBranches(config["sampling"], scope=config["scope"], seed=seed))
     if config["backend"] == "tensorflow":
         callbacks.append(dhm.callbacks.ExportMain(run.path("serving")))
-    start = time.perf_counter()
     history = model.fit(
         batches,
         epochs=config["epochs"],
@@ -244,8 +249,7 @@ def train(run, data, epochs_after):
         callbacks=callbacks,
         verbose=0,
     ).history
-    model.save(run.path("last.keras"))
-    run.finish({**best_and_last(history, model.heads), "seconds": time.perf_counter() - start})
+    run.finish(model, best_and_last(history, model.heads))
 
 
 def print_table(runs):

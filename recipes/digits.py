@@ -6,7 +6,8 @@
 Trains a small ResNet (14 layers, two branches) as baseline, with deep supervision (DSL) and with DHM, at one learning
 rate for all, as in supplement E of the paper in miniature. Data come with scikit-learn, nothing is downloaded. Prints a
 table of test errors, draws `curves.png`, exports the best main head and has a fresh process with plain TensorFlow check
-it. A second start with the same settings keeps the runs that are finished.
+it. A second start with the same settings keeps the runs that are finished, and goes on with those that were stopped,
+killed or not, to the same results.
 
 Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed: same batches, no TensorBoard, no export.
 """
@@ -16,10 +17,10 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import threading
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
 
@@ -80,7 +81,9 @@ def main(arguments):
     try:
         train_all(unfinished, epochs)
     except KeyboardInterrupt:
-        raise SystemExit("digits.py: stopped. The same command goes on; finished runs are kept.") from None
+        raise SystemExit("digits.py: stopped. The same command goes on from there.") from None
+    except (ValueError, OSError, FloatingPointError) as error:  # of a run's folder, or its loss
+        raise SystemExit(f"digits.py: {error}") from None
 
     print_table(runs)
     dhm.analysis.plot_curves(
@@ -101,6 +104,7 @@ def train_all(runs, epochs):
     spawn = multiprocessing.get_context("spawn")
     workers, epochs_done = spawn.Value("i", 0), spawn.Value("i", 0)
     print(f"Training {len(runs)} runs, {jobs} at a time", flush=True)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # through the exit below
     bar = keras.utils.Progbar(len(runs) * epochs, unit_name="epoch") if sys.stdout.isatty() else None
     with concurrent.futures.ProcessPoolExecutor(
         jobs, spawn, initializer=start_worker, initargs=(workers, epochs_done, cores, jobs)
@@ -114,9 +118,9 @@ def train_all(runs, epochs):
                 for future in finished:
                     future.result()
                     run = pending.pop(future)
-                    error, seconds = run.result["last_error"], run.result["seconds"]
+                    error, seconds = run.result["last_error"], run.seconds
                     print(f" {run.folder.name}: test error {error:.2f} %, {seconds:.0f} s", flush=True)
-        except BaseException:  # Ctrl-C, or a run that failed
+        except BaseException:  # Ctrl-C, SIGTERM, or a run that failed: the others save where they are
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():
                 worker.terminate()
@@ -151,6 +155,7 @@ class Progress(keras.callbacks.Callback):
 
 def train(run):
     """Trains one network and leaves history, logs, checkpoints and result in the run's folder."""
+    dhm.distribute.deterministic()
     method, seed, epochs = run.config["method"], run.config["seed"], run.config["epochs"]
     (images, labels), test = dhm.data.digits()
     labels = dhm.data.corrupt_labels(labels, run.config["corrupt"], num_classes=10, seed=0)  # the same for every run
@@ -170,13 +175,11 @@ def train(run):
     )
     model.compile(optimizer=dhm.optimizers.SGD(schedule, momentum=0.9, weight_decay=1e-4))
     callbacks = [*run.start(), dhm.callbacks.WarnOfCollapse(), Progress()]
-    start = time.perf_counter()
     history = model.fit(
         batches, epochs=epochs, validation_data=test, validation_batch_size=1000, callbacks=callbacks, verbose=0
     ).history
-    model.save(run.path("last.keras"))
     errors = [100 * (1 - accuracy) for accuracy in history["val_main_accuracy"]]
-    run.finish({"last_error": errors[-1], "best_error": min(errors), "seconds": time.perf_counter() - start})
+    run.finish(model, {"last_error": errors[-1], "best_error": min(errors)})
 
 
 def print_table(runs):
@@ -201,8 +204,8 @@ numpy.save(logits, serve(images=tensorflow.constant(numpy.load(images)))["logits
 def export(run, directory):
     """Exports the best main head of a run and compares its answers, from a process that knows TensorFlow alone."""
     _, (images, labels) = dhm.data.digits()
-    model = keras.models.load_model(run.path("last.keras"))
-    model.load_weights(run.path("best.weights.h5"))
+    model = keras.models.load_model(run.checked("last.keras"))
+    model.load_weights(run.checked("best.weights.h5"))
     path = dhm.export.export_main(model, directory)
     sent, answered = directory / "images.npy", directory / "logits.npy"
     np.save(sent, images)

@@ -12,10 +12,12 @@ PACKAGE = ROOT / "dhm_keras"
 # What each module may import of this package. A new module needs a line here.
 MAY_IMPORT = {
     "analysis": set(),
-    "callbacks": {"export", "sampling", "trainer"},
+    "callbacks": {"export", "resume", "sampling", "trainer"},
+    "checkpoint": {"files"},
     "data": {"distribute"},
     "distribute": set(),
     "export": {"network"},
+    "files": set(),
     "initializers": set(),
     "layers": {"distribute"},
     "logs": set(),
@@ -23,10 +25,11 @@ MAY_IMPORT = {
     "network": set(),
     "objective": set(),
     "optimizers": set(),
-    "run": set(),
+    "resume": {"checkpoint", "files"},
+    "run": {"files", "resume"},
     "sampling": set(),
     "schedules": set(),
-    "trainer": {"distribute", "logs", "network", "objective"},
+    "trainer": {"distribute", "logs", "network", "objective", "resume"},
 }
 
 

@@ -3,6 +3,7 @@
 import copy
 import functools
 import itertools
+import zlib
 
 import keras
 import numpy as np
@@ -27,8 +28,8 @@ def _order(seed, epoch, n):
 class TrainBatches(keras.utils.PyDataset):
     """Endless shuffled batches of images with random crops and flips, for `DHM.fit`.
 
-    Batch `i` is step `i % steps_per_epoch` of epoch `first_epoch + i // steps_per_epoch`. Order, crops and flips are
-    functions of (seed, epoch, step), so a run that starts at a later epoch sees what it would have seen. The last batch
+    Batch `i` is step `i % steps_per_epoch` of epoch `i // steps_per_epoch`. Order, crops and flips are functions of
+    (seed, epoch, step), so a run that starts later, see `starting_at`, sees what it would have seen. The last batch
     of an epoch may be smaller; every image comes once an epoch.
 
     Example:
@@ -69,7 +70,16 @@ class TrainBatches(keras.utils.PyDataset):
             raise ValueError(f"Invalid value for argument `crop`. Expected 'image' or 'batch'. Received: {crop!r}.")
         self.images, self.labels = images, labels
         self.batch_size, self.pad, self.flip, self.crop, self.seed = batch_size, pad, flip, crop, seed
-        self.first_epoch = 0
+        self.first_batch = 0
+
+    @property
+    def settings(self):
+        """What the batches follow from, besides epoch and step: a dict of JSON values, the arrays as checksums."""
+        return {
+            "images": zlib.crc32(np.ascontiguousarray(self.images)),
+            "labels": zlib.crc32(np.ascontiguousarray(self.labels)),
+            **{name: getattr(self, name) for name in ("batch_size", "pad", "flip", "crop", "seed")},
+        }
 
     @property
     def steps_per_epoch(self):
@@ -80,17 +90,18 @@ class TrainBatches(keras.utils.PyDataset):
     def num_batches(self):
         return None  # endless: Keras then asks for batch 0, 1, 2, ... through all epochs, in order
 
-    def starting_at(self, epoch):
-        """The same batches from a later epoch on.
+    def starting_at(self, epoch, step=0):
+        """The same batches from a later one on.
 
         Args:
             epoch: Integer >= 0.
+            step: Integer >= 0, within the epoch. Defaults to `0`.
 
         Returns:
-            `TrainBatches` whose batch 0 is the first of `epoch`; shares the arrays.
+            `TrainBatches` whose batch 0 is that of `epoch` and `step`; shares the arrays.
         """
         later = copy.copy(self)
-        later.first_epoch = epoch
+        later.first_batch = epoch * self.steps_per_epoch + step
         return later
 
     def for_backend(self):
@@ -101,6 +112,7 @@ class TrainBatches(keras.utils.PyDataset):
 
         from dhm_keras.distribute.tensorflow import without_autotune
 
+        first_epoch, first_step = divmod(self.first_batch, self.steps_per_epoch)
         height, width, channels = self.images.shape[1:]
         with tf.device("CPU"):
             pixels = tf.constant(_padded(self.images, self.pad).reshape(-1, channels))
@@ -116,10 +128,10 @@ class TrainBatches(keras.utils.PyDataset):
             return tf.gather(pixels, crops), tf.gather(labels, rows)
 
         epochs = tf.data.Dataset.from_generator(
-            lambda: map(self._draws, itertools.count(self.first_epoch)),
+            lambda: map(self._draws, itertools.count(first_epoch)),
             output_signature=tf.TensorSpec((len(self.images), 4), "int64"),
         )
-        batches = epochs.flat_map(steps).map(batch, num_parallel_calls=2)
+        batches = epochs.flat_map(steps).skip(first_step).map(batch, num_parallel_calls=2)
         return without_autotune(batches.prefetch(4))
 
     def _rows(self, epoch, step):
@@ -137,8 +149,7 @@ class TrainBatches(keras.utils.PyDataset):
         return np.concatenate(draws)
 
     def __getitem__(self, index):
-        epoch, step = divmod(index, self.steps_per_epoch)
-        epoch += self.first_epoch
+        epoch, step = divmod(self.first_batch + index, self.steps_per_epoch)
         rows, generator = self._rows(epoch, step), _generator(self.seed, _CROPS, epoch, step)
         return crop_and_flip(self.images[rows], generator, self.pad, self.flip, self.crop), self.labels[rows]
 

@@ -9,6 +9,7 @@ if keras.backend.backend() == "tensorflow":
     from dhm_keras.distribute.tensorflow import (
         all_sum,
         checked_labels,
+        deterministic,
         fresh_train_step,
         num_replicas,
         updating_only,
@@ -18,6 +19,7 @@ else:
     from dhm_keras.distribute.jax import (
         all_sum,
         checked_labels,
+        deterministic,
         fresh_train_step,
         num_replicas,
         updating_only,
@@ -27,6 +29,7 @@ else:
 __all__ = [
     "all_sum",
     "checked_labels",
+    "deterministic",
     "fresh_train_step",
     "num_replicas",
     "updating_only",

@@ -35,6 +35,10 @@ def checked_labels(labels, num_classes):
     return labels
 
 
+def deterministic():
+    """Does nothing: on a CPU, compiled operations are deterministic."""
+
+
 def validation_data(data, batch_size):
     """What to validate on, as Keras wants it: `data`.
 

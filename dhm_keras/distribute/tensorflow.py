@@ -47,6 +47,15 @@ def checked_labels(labels, num_classes):
         return tf.identity(labels)
 
 
+def deterministic():
+    """Makes all operations deterministic on a machine without GPU, where that costs nothing; with one, does nothing.
+
+    A random seed must be set: `keras.utils.set_random_seed`.
+    """
+    if not tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
+
+
 def without_autotune(dataset):
     """A `tf.data.Dataset` that no background thread tunes.
 

@@ -1,0 +1,163 @@
+"""Files that are there whole or not at all, and folders that belong to one process."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import socket
+
+try:
+    import fcntl
+except ImportError:  # Windows: nobody guards a folder there
+    fcntl = None
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Within, a file is written under another name; at the end it takes the place of `path`, on the disk.
+
+    Example:
+
+    ```python
+    with replacing("result.json") as partial:
+        partial.write_text("{}")
+    ```
+
+    Args:
+        path: Path.
+
+    Yields:
+        `pathlib.Path` to write to, in the same folder and with the same suffixes.
+
+    Raises:
+        OSError: if it cannot be written; `path` stays as it was.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        _remove(partial)
+        raise OSError(
+            f"{path} cannot be written ({error.strerror or error}). What was saved before is kept. Make room, or make "
+            "the folder writable, and start the same training again."
+        ) from error
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def write_json(path, value):
+    """Writes a JSON file that is there whole or not at all.
+
+    Args:
+        path: Path.
+        value: JSON value.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    text = json.dumps(value, indent=2) + "\n"
+    with replacing(path) as partial:
+        partial.write_text(text)
+
+
+def read_json(path):
+    """The object in a JSON file.
+
+    Args:
+        path: Path.
+
+    Returns:
+        Dict; `None` if there is no such file.
+
+    Raises:
+        ValueError: if it holds anything else than a JSON object.
+    """
+    try:
+        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a JSON file ({error}).") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} does not hold a JSON object.")
+    return value
+
+
+def differences(before, now):
+    """How two dicts of settings differ.
+
+    Args:
+        before: Dict, of what a folder holds.
+        now: Dict.
+
+    Returns:
+        String, as `"rate: 0.1 there, 0.2 here"`; empty if they are equal.
+    """
+    keys = sorted(key for key in {**before, **now} if before.get(key) != now.get(key))
+    return ", ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in keys)
+
+
+def sha256(path):
+    """The SHA-256 of a file, in hexadecimal.
+
+    Args:
+        path: Path.
+
+    Returns:
+        String.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def lock(folder):
+    """Takes a folder for this process, until the lock is closed or the process ends, however it ends.
+
+    Args:
+        folder: Path of a folder that exists.
+
+    Returns:
+        Open file; `close` releases the folder.
+
+    Raises:
+        OSError: if another process has the folder, or it cannot be written.
+    """
+    path = pathlib.Path(folder) / ".lock"
+    file = open(path, "a+")  # noqa: SIM115, it stays open
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip()
+        file.close()
+        raise OSError(
+            f"The folder {folder} is in use by another training ({holder or 'unknown process'}). Wait until it ends, "
+            "stop it, or choose another folder."
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+def _remove(path):
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _sync_folder(folder):
+    """Puts the new name on the disk, too; not every file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,314 @@
+"""`Resume`: a training that goes on exactly where it was stopped, whatever stopped it."""
+
+import contextlib
+import json
+import math
+import pathlib
+import signal
+import threading
+
+import keras
+import numpy as np
+
+from dhm_keras import checkpoint, files
+
+# What Keras's own callbacks remember from epoch to epoch. Other callbacks say so in their attribute `remembers`.
+REMEMBERED = {
+    keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_weights", "best_epoch"),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
+    keras.callbacks.ModelCheckpoint: ("best",),
+    keras.callbacks.History: ("history", "epoch"),
+}
+
+OBJECTIVE = ("method", "ce_weights", "mimic_weights", "temperature", "direction", "divergence")
+
+
+class Resume(keras.callbacks.Callback):
+    """Saves the whole state of a training, and goes on from there when the same training is started again.
+
+    The state: weights, running statistics and random seeds of the network; the optimizer with its counters and loss
+    scale; within an epoch the metrics; what callbacks remember (early stopping, best value so far, history); the
+    position. It is saved at the end of each epoch, every so many steps if asked for, and on SIGTERM and Ctrl-C. A
+    training that was killed and is started again ends with the weights, optimizer state and history of one that ran
+    through: bit for bit, on a CPU with deterministic operations, with the batches of `dhm_keras.data`, which are
+    functions of (seed, epoch, step). Other data are entered at the beginning of an epoch only, and their order is up to
+    them.
+
+    The newest two checkpoints are kept; one that is damaged is told and passed over for the one before it. `fit`
+    returns the history of all epochs. What is complete is not trained again; with more `epochs` it goes on.
+
+    Other callbacks take part if they name the attributes that they remember, JSON values or lists of arrays, as
+    `remembers = ("best", "wait")`. Keras's own do.
+
+    Example:
+
+    ```python
+    model.fit(train, epochs=164, callbacks=[dhm_keras.callbacks.Resume("runs/mine/checkpoints", every=1000)])
+    ```
+
+    Args:
+        folder: Path; made if need be. It belongs to one training at a time.
+        every: Integer > 0. Steps between checkpoints within an epoch, for the batches of `dhm_keras.data`. Defaults to
+            `None`: at the end of each epoch only.
+
+    Raises:
+        ValueError: in `fit`, if the folder holds checkpoints of another training (the message has the settings that
+            differ), of another format, or damaged ones alone; if `every` is given and the data cannot be entered within
+            an epoch.
+        OSError: in `fit`, if another process has the folder, or a checkpoint cannot be written; saved ones stay.
+        FloatingPointError: in `fit`, if the loss or a weight is not finite any more. The last good checkpoint stays.
+        SystemExit: in `fit`, with the code 143, on SIGTERM after a checkpoint; `KeyboardInterrupt` on Ctrl-C.
+    """
+
+    def __init__(self, folder, every=None):
+        super().__init__()
+        if every is not None and (not isinstance(every, (int, np.integer)) or every < 1):
+            raise ValueError(f"Invalid value for argument `every`. Expected an integer >= 1. Received: {every!r}.")
+        self.folder = pathlib.Path(folder).expanduser()
+        self.every = every
+
+    # What `DHM.fit` does around the training
+
+    @contextlib.contextmanager
+    def session(self, model, data, callbacks, epochs, initial_epoch):
+        """Within, the folder is this process's, and SIGTERM and Ctrl-C wait for the end of a step.
+
+        Args:
+            model: Compiled `DHM`.
+            data: What it is trained on; a source with `starting_at` can be entered at any step.
+            callbacks: List of the training's callbacks.
+            epochs: Integer. Number of the last epoch.
+            initial_epoch: Integer. Where to start without a checkpoint.
+
+        Yields:
+            `(epoch, step)`, where to start.
+        """
+        self._data, self._enters_anywhere = data, hasattr(data, "starting_at")
+        if self.every and not self._enters_anywhere:
+            raise ValueError(
+                "Invalid value for argument `every` of Resume. Expected none for data of type "
+                f"{type(data).__name__}, which cannot be entered within an epoch as dhm_keras.data.TrainBatches can. "
+                f"Received: {self.every}. Leave it out: checkpoints are written at the end of each epoch."
+            )
+        self._settings, self._signal = _settings(model, data), None
+        self._remembering = list(_remembering(callbacks))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(files.lock(self.folder)), self._signals_noted():
+            self._found = checkpoint.read_newest(self.folder)
+            if self._found is None:
+                yield initial_epoch, 0
+                return
+            self._check_settings(self._found.notes["settings"])
+            yield (epochs, 0) if self._found.notes["stopped"] else (self._found.epoch, self._found.step)
+
+    def _check_settings(self, before):
+        """Raises `ValueError` if a checkpoint was written with other settings."""
+        differ = files.differences(before, self._settings)
+        if differ:
+            raise ValueError(
+                f"The folder {self.folder} holds checkpoints of a training with other settings ({differ}). Choose "
+                "another folder, or remove this one."
+            )
+
+    @contextlib.contextmanager
+    def _signals_noted(self):
+        """Within, SIGTERM and Ctrl-C are noted for the end of the step; a second Ctrl-C stops at once."""
+        if threading.current_thread() is not threading.main_thread():  # others cannot have handlers
+            yield
+            return
+
+        def note(number, frame):
+            self._signal = number
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
+            print(f"\n{signal.Signals(number).name}: the training stops after this step.", flush=True)
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # What Keras calls; `DHM.fit` puts this callback last
+
+    def on_train_begin(self, logs=None):
+        self._steps_at_once = self.model.steps_per_execution
+        if self._found is None:
+            return
+        self._restore("model", self.model.variables)
+        self._restore("optimizer", self.model.optimizer.variables)
+        for place, callback, names in self._remembering:
+            remembered = self._found.notes["callbacks"].get(place, {})
+            for name in names:
+                if name in remembered:
+                    setattr(callback, name, self._found.unpack(f"{place}/{name}", remembered[name]))
+        print(f"{self.model.name} goes on from {self._found.path}", flush=True)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._step = epoch, 0
+        if self._found and self._found.step and not self._found.notes["stopped"]:  # within this epoch
+            self._step = self._found.step
+            if len(self.model.metrics_variables) < sum(name.startswith("metrics/") for name in self._found.arrays):
+                _build_metrics(self.model, self._data.labels[:1])
+            self._restore("metrics", self.model.metrics_variables)
+            _pass_over(self.model, self._step // self._steps_at_once)
+        self._found = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not logs:  # a step that was passed over
+            return
+        if not math.isfinite(logs["loss"]):
+            raise FloatingPointError(self._not_finite(f"The loss is {logs['loss']}", self._step + 1))
+        before, self._step = self._step, self._step + self._steps_at_once
+        if self._step >= (self.params["steps"] or math.inf):  # the end of the epoch will see to it
+            return
+        is_due = self.every and self._step // self.every > before // self.every
+        if self._enters_anywhere and (is_due or self._signal):
+            self._save(self._epoch, self._step)
+        self._stop_if_told()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._save(epoch + 1, 0)
+        self._stop_if_told()
+
+    # Its parts
+
+    def _save(self, epoch, step):
+        model = self.model
+        arrays = _values("model", model.variables) | _values("optimizer", model.optimizer.variables)
+        if not all(np.isfinite(array).all() for array in arrays.values() if array.dtype.kind == "f"):
+            raise FloatingPointError(self._not_finite("A weight is not finite", self._step))
+        if step:
+            arrays |= _values("metrics", model.metrics_variables)
+        state = checkpoint.Checkpoint(epoch, step, arrays, {"settings": self._settings, "callbacks": {}})
+        for place, callback, names in self._remembering:
+            state.notes["callbacks"][place] = {
+                name: state.pack(f"{place}/{name}", getattr(callback, name))
+                for name in names
+                if hasattr(callback, name)
+            }
+        state.notes["stopped"] = bool(model.stop_training)
+        checkpoint.write(self.folder, state)
+
+    def _restore(self, group, variables):
+        found = {name: array for name, array in self._found.arrays.items() if name.startswith(f"{group}/")}
+        wanted = {f"{group}/{i}": tuple(variable.shape) for i, variable in enumerate(variables)}
+        if {name: array.shape for name, array in found.items()} != wanted:
+            names = [v.path for i, v in enumerate(variables) if _shape(found.get(f"{group}/{i}")) != tuple(v.shape)]
+            raise ValueError(
+                f"{self._found.path} is not of this model: it holds {len(found)} variables of the {group}, and "
+                f"{len(wanted)} are expected; the first that differs: {names[0] if names else 'the last'}. Choose "
+                "another folder, or remove this one."
+            )
+        for i, variable in enumerate(variables):
+            variable.assign(found[f"{group}/{i}"].view(keras.backend.standardize_dtype(variable.dtype)))
+
+    def _stop_if_told(self):
+        if self._signal is None:
+            return
+        kept = next(iter(checkpoint.paths(self.folder)), None)
+        said = f"{signal.Signals(self._signal).name}: stopped. " + (
+            f"The same training goes on from {kept}." if kept else "No epoch was finished, and nothing is saved."
+        )
+        if self._signal == signal.SIGINT:
+            raise KeyboardInterrupt(said)
+        print(said, flush=True)
+        raise SystemExit(128 + self._signal)
+
+    def _not_finite(self, what, step):
+        kept = next(iter(checkpoint.paths(self.folder)), None)
+        rate = float(self.model.optimizer.learning_rate)
+        return (
+            f"{what} in epoch {self._epoch + 1}, step {step} of {self.params['steps']}, learning rate {rate:.3g}. "
+            + (f"The last checkpoint, {kept}, is finite and kept. " if kept else "There is no checkpoint yet. ")
+            + "The same training would come here again: start one with a lower learning rate, or a warm-up, in another "
+            "folder."
+        )
+
+
+def in_order(callbacks):
+    """The callbacks of a training, with its `Resume` last, after a `History`: it saves what the others have done.
+
+    Args:
+        callbacks: What `fit` was given: one callback, nested lists of them, or `None`.
+
+    Returns:
+        `(callbacks, resume)`: what to give to Keras, and the `Resume` among them or `None`.
+
+    Raises:
+        ValueError: if there are several.
+    """
+    flat = keras.tree.flatten(callbacks) if callbacks is not None else []
+    found = [callback for callback in flat if isinstance(callback, Resume)]
+    if not found:
+        return callbacks, None
+    if len(found) > 1:
+        raise ValueError(f"Invalid value for argument `callbacks`. Expected one Resume. Received: {len(found)}.")
+    others = [callback for callback in flat if callback is not found[0]]
+    if not any(isinstance(callback, keras.callbacks.History) for callback in others):
+        others.append(keras.callbacks.History())
+    return [*others, found[0]], found[0]
+
+
+def _remembering(callbacks):
+    """`(place, callback, names)` of those that remember something; the place is its class and number within it."""
+    count = {}
+    for callback in callbacks:
+        name = type(callback).__name__
+        count[name] = count.get(name, 0) + 1
+        names = list(getattr(callback, "remembers", ()))
+        names += [name for kind, of_kind in REMEMBERED.items() if isinstance(callback, kind) for name in of_kind]
+        if names:
+            yield f"{name}-{count[name]}", callback, names
+
+
+def _settings(model, data):
+    """What a training must have in common with the one that wrote a checkpoint: a flat dict of JSON values."""
+    of_objective = {name: getattr(model, name) for name in OBJECTIVE}
+    of_objective["divergence"] = getattr(model.divergence, "__name__", model.divergence)
+    settings = {
+        "backend": keras.backend.backend(),
+        "dtype": model.dtype_policy.name,
+        **{name: repr(value) for name, value in of_objective.items()},
+        "optimizer": keras.saving.serialize_keras_object(model.optimizer),
+        "data": getattr(data, "settings", None),
+    }
+    return json.loads(json.dumps(dict(_flat(settings))))
+
+
+def _flat(settings, prefix=""):
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif key not in ("name", "module", "registered_name", "build_config"):  # names are numbered in a notebook
+            yield f"{prefix}{key}", value
+
+
+def _values(group, variables):
+    """`{name: array}`; a dtype that NumPy does not have, as bfloat16, as unsigned integers of its size."""
+    arrays = {f"{group}/{i}": keras.ops.convert_to_numpy(variable.value) for i, variable in enumerate(variables)}
+    return {name: a.view(f"u{a.itemsize}") if a.dtype.kind == "V" else a for name, a in arrays.items()}
+
+
+def _shape(array):
+    return None if array is None else array.shape
+
+
+def _build_metrics(model, labels):
+    """Makes the variables of the metrics of `compile`, which Keras makes at the first step, with any values."""
+    logits = {head: keras.ops.zeros((1, model.num_classes)) for head in model.heads}
+    model.compute_metrics(None, keras.ops.convert_to_tensor(labels), logits)
+
+
+def _pass_over(model, calls):
+    """Makes the next calls of the train function do nothing: their steps were taken before the checkpoint."""
+    train, left = model.train_function, calls
+
+    def train_function(*args):
+        nonlocal left
+        left -= 1
+        if not left:
+            model.train_function = train
+        return {} if keras.backend.backend() == "tensorflow" else ({}, args[0])  # on JAX the state goes in and out
+
+    model.train_function = train_function
