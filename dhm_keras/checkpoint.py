@@ -131,6 +131,7 @@ def _read(path):
                 f"The checkpoint {path} has the format {notes['format']!r}; this version of dhm_keras reads format "
                 f"{FORMAT}. Go on with the version that wrote it ({notes.get('dhm_keras')}), or choose another folder."
             )
+        del notes["format"]
         return Checkpoint(notes.pop("epoch"), notes.pop("step"), arrays, notes, path)
     except (KeyError, TypeError, AttributeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
         raise _Damaged(str(error)) from None

@@ -62,8 +62,16 @@ def export_main(model, directory):
     version = directory / str(max(versions, default=0) + 1)
     partial = directory / f".{version.name}.partial"  # no integer: a watching server does not look at it
     shutil.rmtree(partial, ignore_errors=True)
-    tf.saved_model.save(module, str(partial), signatures={"serving_default": serve})
-    os.replace(partial, version)
+    try:
+        tf.saved_model.save(module, str(partial), signatures={"serving_default": serve})
+        os.replace(partial, version)
+    except (OSError, tf.errors.OpError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
+        raise OSError(
+            f"{version} cannot be written ({reason}). The versions there are kept. Make room, or make the folder "
+            "writable, and export again."
+        ) from error
     return str(version)
 
 

@@ -14,7 +14,7 @@ except ImportError:  # Windows: nobody guards a folder there
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path, size=0):
     """Within, a file is written under another name; at the end it takes the place of `path`, on the disk.
 
     Example:
@@ -26,6 +26,8 @@ def replacing(path):
 
     Args:
         path: Path.
+        size: Integer. Bytes that must have room before anything is written: HDF5 ends the process where a disk gets
+            full. Defaults to `0`.
 
     Yields:
         `pathlib.Path` to write to, in the same folder and with the same suffixes.
@@ -36,6 +38,9 @@ def replacing(path):
     path = pathlib.Path(path)
     partial = path.with_name(f".partial-{path.name}")
     try:
+        if size and hasattr(os, "posix_fallocate"):
+            with open(partial, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
@@ -118,19 +123,25 @@ def sha256(path):
 
 
 def lock(folder):
-    """Takes a folder for this process, until the lock is closed or the process ends, however it ends.
+    """Takes a folder for this process until the lock is closed, or the process ends, however it ends.
 
     Args:
-        folder: Path of a folder that exists.
+        folder: Path; made if need be.
 
     Returns:
         Open file; `close` releases the folder.
 
     Raises:
-        OSError: if another process has the folder, or it cannot be written.
+        OSError: if another process has the folder, or it cannot be made or written.
     """
-    path = pathlib.Path(folder) / ".lock"
-    file = open(path, "a+")  # noqa: SIM115, it stays open
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a+")  # noqa: SIM115, it stays open
+    except OSError as error:
+        raise OSError(
+            f"The folder {folder} cannot be written ({error.strerror or error}). Make it writable, or choose another."
+        ) from error
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -92,7 +92,6 @@ class Resume(keras.callbacks.Callback):
             )
         self._settings, self._signal = _settings(model, data), None
         self._remembering = list(_remembering(callbacks))
-        self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(files.lock(self.folder)), self._signals_noted():
             self._found = checkpoint.read_newest(self.folder)
             if self._found is None:
@@ -269,7 +268,9 @@ def _settings(model, data):
     settings = {
         "backend": keras.backend.backend(),
         "dtype": model.dtype_policy.name,
-        **{name: repr(value) for name, value in of_objective.items()},
+        **{
+            name: value if isinstance(value, str | float | int) else repr(value) for name, value in of_objective.items()
+        },
         "optimizer": keras.saving.serialize_keras_object(model.optimizer),
         "data": getattr(data, "settings", None),
     }

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import importlib.util
 import json
+import math
 import pathlib
 import shutil
 import time
@@ -148,7 +149,6 @@ class Run:
         Raises:
             OSError: if the folder cannot be written, or another process trains in it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = files.lock(self.folder)
         files.write_json(self.folder / "config.json", {"format": FORMAT, **self.config})
         callbacks = [KeepBest(self.path("best.weights.h5")), Timings(self.path("timings.csv"))]
@@ -191,7 +191,7 @@ class KeepBest(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         accuracy = (logs or {}).get("val_main_accuracy")
         if accuracy is not None and (self.best is None or accuracy > self.best):
-            with files.replacing(self.path) as partial:
+            with files.replacing(self.path, _bytes_of_weights(self.model)) as partial:
                 self.model.save_weights(partial)
             self.best = accuracy
 
@@ -256,6 +256,11 @@ def best_and_last(history, heads):
             errors[name][f"{head}_top1_error"] = 100 * (1 - history[f"val_{head}_accuracy"][index])
             errors[name][f"{head}_top5_error"] = 100 * (1 - history[f"val_{head}_top5"][index])
     return errors
+
+
+def _bytes_of_weights(model):
+    """At most what an HDF5 file of them takes: the numbers, and up to 8 kB for each variable's place in it."""
+    return sum(8192 + math.prod(variable.shape) * 4 for variable in model.variables)
 
 
 def _read_config(folder):

@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import functools
 import operator
+import warnings
 
 import keras
 from keras import ops
@@ -262,6 +263,7 @@ class DHM(keras.Model):
             check_labels(x.labels, self.num_classes)
             kwargs.setdefault("steps_per_epoch", x.steps_per_epoch)
             kwargs["shuffle"] = False
+            self._divide_the_epoch(kwargs["steps_per_epoch"])
         check_labels(y, self.num_classes)
         validation = kwargs.pop("validation_data", None)
         if validation is not None:
@@ -283,6 +285,18 @@ class DHM(keras.Model):
             self._routing.heads, self._routing.pairs = before
             if self.train_function is not None:
                 self.make_train_function()
+
+    def _divide_the_epoch(self, steps):
+        """Keras rounds the steps of an epoch of endless data up to whole executions: it would train on more."""
+        if self.steps_per_execution != 1 and steps % self.steps_per_execution:
+            warnings.warn(
+                f"The {steps} steps of an epoch are not a multiple of steps_per_execution={self.steps_per_execution}: "
+                "they are taken one by one. Choose a divisor.",
+                stacklevel=3,
+            )
+            self.steps_per_execution = 1
+            self._routing.functions.clear()
+            self.make_train_function()
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.evaluate`; covers all heads and pairs."""

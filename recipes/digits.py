@@ -47,6 +47,7 @@ flags.DEFINE_boolean("smoke", False, "One seed, two epochs, whatever --seeds and
 METHODS = ("baseline", "dsl", "dhm")
 BRANCHES = {"aux1": Branch(2, (2,), (128,)), "aux2": Branch(1, (2, 1), (32, 64))}
 BATCH_SIZE = 64
+CHECKPOINT_EVERY = 6  # steps: half an epoch
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
@@ -174,7 +175,7 @@ def train(run):
         run.config["learning_rate"], batches.steps_per_epoch, epochs, run.config["warmup_epochs"]
     )
     model.compile(optimizer=dhm.optimizers.SGD(schedule, momentum=0.9, weight_decay=1e-4))
-    callbacks = [*run.start(), dhm.callbacks.WarnOfCollapse(), Progress()]
+    callbacks = [*run.start(CHECKPOINT_EVERY), dhm.callbacks.WarnOfCollapse(), Progress()]
     history = model.fit(
         batches, epochs=epochs, validation_data=test, validation_batch_size=1000, callbacks=callbacks, verbose=0
     ).history

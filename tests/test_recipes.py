@@ -11,6 +11,7 @@ import tempfile
 import time
 
 import keras
+import kill_digits
 import pytest
 from cifar_files import write_cifar100
 
@@ -43,7 +44,7 @@ def test_digits_trains_three_methods_draws_exports_and_keeps_what_is_done(tmp_pa
     assert "predicts 997 of 997 test images" in first.stdout
     for method in ("baseline", "dsl", "dhm"):
         assert f"{method}-0: test error" in first.stdout
-        run = Run(runs / f"{method}-0", json.loads((runs / f"{method}-0" / "config.json").read_text()))
+        run = Run.open(runs / f"{method}-0")
         assert len(run.history) == 2 and run.config["method"] == method
         assert run.result["last_error"] == pytest.approx(100 * (1 - run.history[-1]["val_main_accuracy"]))
         assert keras.models.load_model(run.path("last.keras")).objective.method == method
@@ -89,7 +90,7 @@ def test_cifar100_trains_compares_draws_exports_and_keeps_what_is_done(tmp_path,
     assert "dhm-0, epoch 2/2: loss" in first.stdout and "left\n" in first.stdout
     for method, heads in (("baseline", ["main"]), ("dhm", ["main", "aux1", "aux2"])):
         folder = runs / f"{method}-0"
-        run = Run(folder, json.loads((folder / "config.json").read_text()))
+        run = Run.open(folder)
         assert run.config["batch_size"] == 128 and run.config["weight_decay"] == 1e-4
         assert run.result["last"]["epoch"] == 2 and len(run.history) == 2
         for head in heads:
@@ -210,7 +211,7 @@ def test_the_readmes_call():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "interrupt"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill", "interrupt", "term"])
 def test_a_digits_start_that_ends_early_leaves_no_worker(tmp_path, number):
     process = subprocess.Popen(
         [sys.executable, "recipes/digits.py", "--jobs=2", f"--run_dir={tmp_path}"],
@@ -229,6 +230,9 @@ def test_a_digits_start_that_ends_early_leaves_no_worker(tmp_path, number):
     if number == signal.SIGINT:
         assert process.returncode == 1 and "Traceback" not in printed
         assert printed.strip().splitlines()[-1].startswith("digits.py: stopped.")
+    if number == signal.SIGTERM:  # the workers have saved where they were
+        assert process.returncode == 143 and "Traceback" not in printed
+        assert "SIGTERM: stopped. The same training goes on from" in printed
     for _ in range(60):  # its workers are of its process group
         try:
             os.killpg(process.pid, 0)
@@ -237,6 +241,13 @@ def test_a_digits_start_that_ends_early_leaves_no_worker(tmp_path, number):
         time.sleep(0.5)
     os.killpg(process.pid, signal.SIGKILL)
     pytest.fail("a worker outlived the recipe")
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_digits_killed_at_random_moments_end_the_same_to_the_bit(tmp_path):
+    for moments, differ in kill_digits.kill_and_compare(tmp_path, times=5, seed=1):
+        assert not differ, (moments, differ)
 
 
 def test_wrong_flags_are_named():

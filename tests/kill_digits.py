@@ -1,0 +1,108 @@
+"""Kills the digits recipe at random moments, starts it again, and compares with a start that ran through.
+
+    python tests/kill_digits.py --times 20
+
+Each time one or two starts are killed (SIGKILL, the whole process group), then one runs to its end. Weights and
+optimizer of the last epoch, weights of the best epoch and history must be the same to the bit.
+"""
+
+import argparse
+import io
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+
+import h5py
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def start(folder):
+    """A process of its own group that trains three methods for two epochs, two at a time."""
+    command = [sys.executable, "recipes/digits.py", "--smoke", "--jobs=2", f"--run_dir={folder}"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+def run_through(folder):
+    """Seconds it took."""
+    begin = time.perf_counter()
+    process = start(folder)
+    printed, _ = process.communicate(timeout=600)
+    if process.returncode:
+        raise RuntimeError(f"The recipe failed:\n{printed.decode()[-3000:]}")
+    return time.perf_counter() - begin
+
+
+def killed(folder, seconds):
+    """Kills a start after so many seconds; whether it was still at work."""
+    process = start(folder)
+    try:
+        process.communicate(timeout=seconds)
+        return False
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return True
+
+
+def contents(folder):
+    """`{name: array or bytes}` of all that a training leaves, timings aside."""
+    found = {}
+    for run in sorted(pathlib.Path(folder).glob("*-0")):
+        found[f"{run.name}/history.csv"] = (run / "history.csv").read_bytes()
+        with zipfile.ZipFile(run / "last.keras") as archive:
+            last = io.BytesIO(archive.read("model.weights.h5"))
+        for name, file in (("last", last), ("best", run / "best.weights.h5")):
+            with h5py.File(file) as weights:
+                weights.visititems(
+                    lambda key, item, of=f"{run.name}/{name}": (
+                        found.update({f"{of}/{key}": item[()]}) if isinstance(item, h5py.Dataset) else None
+                    )
+                )
+    return found
+
+
+def differences(folder, other):
+    """Names of what is not the same to the bit in two folders."""
+    one, two = contents(folder), contents(other)
+    return [
+        name for name in one | two if name not in one or name not in two or not np.array_equal(one[name], two[name])
+    ]
+
+
+def kill_and_compare(folder, times, seed):
+    """Yields, for each time, the moments of the kills and the names of what differs."""
+    folder, rng = pathlib.Path(folder), random.Random(seed)
+    seconds = run_through(folder / "whole")
+    for number in range(times):
+        moments = [rng.uniform(0.1, 0.95) * seconds for _ in range(rng.choice((1, 2)))]
+        at_work = [moment for moment in moments if killed(folder / f"{number}", moment)]
+        run_through(folder / f"{number}")
+        yield at_work, differences(folder / "whole", folder / f"{number}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    same = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        for number, (moments, names) in enumerate(
+            kill_and_compare(temporary, arguments.times, arguments.seed), start=1
+        ):
+            same += not names
+            at = ", ".join(f"{moment:.1f} s" for moment in moments)
+            print(f"{number}: killed at {at or 'no moment, it was done'}: {names or 'the same to the bit'}", flush=True)
+    print(f"{same} of {arguments.times} the same to the bit")
+    raise SystemExit(same != arguments.times)
