@@ -162,9 +162,9 @@ def run_workers(files, devices):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path):
+def test_two_processes_of_two_devices_equal_one(tmp_path):
     (one,) = run_workers([tmp_path / "one.npz"], 1)
-    first, second = run_workers([tmp_path / "first.npz", tmp_path / "second.npz"], 1)
+    first, second = run_workers([tmp_path / "first.npz", tmp_path / "second.npz"], 2)
     processes = [dict(file).pop("process").tolist() for file in (one, first, second)]
     assert processes == [[0, 1], [0, 2], [1, 2]]
     assert one.keys() == first.keys() == second.keys() and len(one) > 50

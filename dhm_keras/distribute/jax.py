@@ -60,18 +60,16 @@ def data_parallel(devices=None):
     if devices is not None and (not isinstance(devices, int) or isinstance(devices, bool) or devices < 1):
         raise _invalid_devices("an integer >= 1", repr(devices))
     addresses, index = read_cluster()
-    if len(addresses) > 1:
-        _join(tuple(addresses), index)
     if devices is not None and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # JAX runs already, with the devices that it has
             jax.config.update("jax_num_cpu_devices", max(devices, jax.config.jax_num_cpu_devices))
+    if len(addresses) > 1:
+        _join(tuple(addresses), index)
     chosen = _devices(devices)
     if len(chosen) == 1:
         yield
         return
-    distribution = _DataParallel(
-        devices=[f"{device.platform}:{device.id}" for device in chosen], auto_shard_dataset=False
-    )
+    distribution = _DataParallel([f"{device.platform}:{device.id}" for device in chosen])
     with distribution.scope():
         yield
 
@@ -113,6 +111,10 @@ class _DataParallel(keras.distribution.DataParallel):
     Keras lays out all batches as it did the first, and an array that lies on several devices has to divide by them.
     What a compiled step splits does not.
     """
+
+    def __init__(self, devices):
+        super().__init__(devices=devices, auto_shard_dataset=False)
+        self._is_multi_process = False  # Keras 3.10 would take nothing but a tf.data.Dataset
 
     def get_data_layout(self, data_shape):
         return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
