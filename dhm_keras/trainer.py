@@ -212,7 +212,10 @@ class DHM(keras.Model):
             moving = {id(variable) for variable in self._routing.current.trainable_variables}
             active = [id(variable) in moving for variable in self.trainable_variables]
             with distribute.updating_only(self.optimizer, active):
-                return super().train_step(*args)
+                return super().train_step(*distribute.split_batch(args))
+
+    def test_step(self, *args):
+        return super().test_step(*distribute.split_batch(args))
 
     @property
     def trainable_weights(self):

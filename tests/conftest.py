@@ -1,4 +1,4 @@
-"""What all tests share: two logical CPUs on TensorFlow, the golden numbers, float64 where a test asks for it."""
+"""What all tests share: two CPU devices, the golden numbers, float64 where a test asks for it."""
 
 import os
 import pathlib
@@ -16,14 +16,18 @@ if ON_TENSORFLOW:
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+else:
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", 2)
 
 
 def pytest_collection_modifyitems(config, items):
-    """On another backend the tests of what TensorFlow alone can do are not part of the suite."""
-    if not ON_TENSORFLOW:
-        elsewhere = [item for item in items if item.get_closest_marker("tensorflow")]
-        config.hook.pytest_deselected(items=elsewhere)
-        items[:] = [item for item in items if item not in elsewhere]
+    """The tests of what one backend alone can do are not part of the suite on the other."""
+    other = "jax" if ON_TENSORFLOW else "tensorflow"
+    elsewhere = [item for item in items if item.get_closest_marker(other)]
+    config.hook.pytest_deselected(items=elsewhere)
+    items[:] = [item for item in items if item not in elsewhere]
 
 
 @pytest.fixture

@@ -12,26 +12,41 @@ if keras.backend.backend() == "tensorflow":
         deterministic,
         fresh_train_step,
         num_replicas,
+        split_batch,
         updating_only,
         validation_data,
     )
 else:
     from dhm_keras.distribute.jax import (
         all_sum,
+        alone,
+        assign,
         checked_labels,
+        data_parallel,
         deterministic,
         fresh_train_step,
+        is_chief,
         num_replicas,
+        process,
+        split_batch,
+        to_numpy,
         updating_only,
         validation_data,
     )
 
 __all__ = [
     "all_sum",
+    "alone",
+    "assign",
     "checked_labels",
+    "data_parallel",
     "deterministic",
     "fresh_train_step",
+    "is_chief",
     "num_replicas",
+    "process",
+    "split_batch",
+    "to_numpy",
     "updating_only",
     "validation_data",
 ]

@@ -88,6 +88,18 @@ def validation_data(data, batch_size):
     return without_autotune(tf.data.Dataset.from_tensor_slices(tuple(data)).batch(batch_size).prefetch(2))
 
 
+def split_batch(arguments):
+    """The arguments as they are: `tf.distribute` splits a batch before a step.
+
+    Args:
+        arguments: What Keras calls a training or test step with.
+
+    Returns:
+        `arguments`.
+    """
+    return arguments
+
+
 @contextlib.contextmanager
 def fresh_train_step(model):
     """Within, `model.train_step` makes a new function each time; so it does on TensorFlow anyway.
