@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from dhm_keras import distribute
-from dhm_keras.logs import HeadLogs, PerExample
+from dhm_keras.logs import HeadLogs
 from dhm_keras.network import Network
 from dhm_keras.objective import Objective, check_labels, read_config, sort_heads, targets
 
@@ -132,7 +132,6 @@ class DHM(keras.Model):
         self.objective = Objective(heads, method, ce_weights, mimic_weights, temperature, direction, divergence)
         self._routing = Routing(network, heads, self.objective.pairs)
         self._logs = HeadLogs(heads, self.objective.pairs, self.num_classes)
-        self._reduce = PerExample(name="objective")
         self.build(network.input_shape)
 
     def build(self, input_shape=None):
@@ -156,7 +155,9 @@ class DHM(keras.Model):
 
     @property
     def metrics(self):
-        return [*super().metrics, *self._logs.metrics]
+        # Keras weighs its loss of a step, which is one replica's, by that replica's examples; ours has all examples.
+        others = [metric for metric in super().metrics if metric is not self._loss_tracker]
+        return [self._logs.loss, *others, *self._logs.metrics]
 
     # Which heads take part
 
@@ -202,7 +203,7 @@ class DHM(keras.Model):
     # The training step
 
     def call(self, inputs, training=None):
-        return self._routing.current(inputs, training=training)
+        return distribute.on_share(self._routing.current, inputs, training)
 
     def train_step(self, *args):
         """Keras's own training step, on the part of the network that leads to the active heads."""
@@ -210,7 +211,13 @@ class DHM(keras.Model):
             moving = {id(variable) for variable in self._routing.current.trainable_variables}
             active = [id(variable) in moving for variable in self.trainable_variables]
             with distribute.updating_only(self.optimizer, active):
-                return super().train_step(*args)
+                return distribute.step_logs(super().train_step(*args))
+
+    def test_step(self, *args):
+        return distribute.step_logs(super().test_step(*args))
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        distribute.symbolic_build(self, iterator, data_batch)  # Keras calls it on TensorFlow
 
     @property
     def trainable_weights(self):
@@ -228,8 +235,13 @@ class DHM(keras.Model):
         total, ce, mimic = self.objective(y_pred, y, pairs)
         weights = None if sample_weight is None else ops.reshape(ops.cast(sample_weight, total.dtype), (-1,))
         self._logs.update_terms(ce, mimic, 1.0 if weights is None else weights)
-        loss = self._reduce(total, total, sample_weight=weights)
-        return loss + super().compute_loss(x) if self.losses else loss  # the layers' own: regularizers
+        values = ops.cast(total if weights is None else total * weights, keras.config.floatx())
+        loss = distribute.share_of_mean(values)
+        if self.losses:  # the layers' own: regularizers
+            share = super().compute_loss(x)
+            loss, values = loss + share, values + share * distribute.num_replicas()
+        self._logs.loss.update_state(values)
+        return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         self._logs.update_hits(y_pred, ops.argmax(targets(y, self.num_classes), axis=-1))
@@ -250,7 +262,7 @@ class DHM(keras.Model):
                 f"Received: loss={loss!r}, loss_weights={loss_weights!r}."
             )
         self._routing.functions.clear()  # they hold the optimizer they were made with
-        super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
+        super().compile(optimizer=optimizer, metrics=metrics, **distribute.compile_settings(self, kwargs))
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
         """As `keras.Model.fit`. Endless batches of `dhm_keras.data` start at `initial_epoch`, one epoch an epoch."""
@@ -258,7 +270,7 @@ class DHM(keras.Model):
             check_labels(x.labels, self.num_classes)
             kwargs.setdefault("steps_per_epoch", x.steps_per_epoch)
             kwargs["shuffle"] = False
-            x = x.starting_at(kwargs.get("initial_epoch", 0)).for_backend()
+            x = x.starting_at(kwargs.get("initial_epoch", 0)).for_backend(distribute.strategy_of(self))
         check_labels(y, self.num_classes)
         validation = kwargs.pop("validation_data", None)
         if validation is not None:
@@ -266,7 +278,9 @@ class DHM(keras.Model):
             if isinstance(validation, (tuple, list)) and len(validation) > 1:
                 check_labels(validation[1], self.num_classes)
             of_validation = kwargs.get("validation_batch_size") or batch_size or 32  # 32: Keras's default
-            validation = distribute.validation_data(validation, of_validation)
+            validation, steps = distribute.validation_data(validation, of_validation, distribute.strategy_of(self))
+            if steps is not None:
+                kwargs["validation_steps"] = min(steps, kwargs.get("validation_steps") or steps)
         before = self._routing.heads, self._routing.pairs
         try:
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, validation_data=validation, **kwargs)

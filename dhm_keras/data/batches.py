@@ -93,34 +93,43 @@ class TrainBatches(keras.utils.PyDataset):
         later.first_epoch = epoch
         return later
 
-    def for_backend(self):
-        """What `keras.Model.fit` takes best: on TensorFlow a `tf.data.Dataset` of the batches, otherwise `self`."""
+    def for_backend(self, strategy=None):
+        """What `keras.Model.fit` takes best.
+
+        Args:
+            strategy: `tf.distribute.Strategy` whose replicas share the batches. Defaults to None.
+
+        Returns:
+            On TensorFlow a `tf.data.Dataset` of the batches, under a strategy one that is distributed; otherwise
+            `self`.
+        """
         if keras.backend.backend() != "tensorflow":
             return self
         import tensorflow as tf
 
-        from dhm_keras.distribute.tensorflow import without_autotune
+        from dhm_keras.distribute.tensorflow import distributed, shares, without_autotune
 
         height, width, channels = self.images.shape[1:]
         with tf.device("CPU"):
             pixels = tf.constant(_padded(self.images, self.pad).reshape(-1, channels))
             labels = tf.constant(self.labels)
 
-        def steps(draws):
-            size = self.batch_size
-            return tf.data.Dataset.range(self.steps_per_epoch).map(lambda i: draws[i * size : (i + 1) * size])
-
         def batch(draws):  # (b, 4) -> (b, height, width, channels), (b, ...)
             rows, top, left, mirrored = tf.unstack(draws, axis=1)
             crops = windows(rows, top, left, mirrored, height, width, self.pad)
             return tf.gather(pixels, crops), tf.gather(labels, rows)
 
-        epochs = tf.data.Dataset.from_generator(
-            lambda: map(self._draws, itertools.count(self.first_epoch)),
-            output_signature=tf.TensorSpec((len(self.images), 4), "int64"),
-        )
-        batches = epochs.flat_map(steps).map(batch, num_parallel_calls=2)
-        return without_autotune(batches.prefetch(4))
+        def pipeline(context):
+            bounds = shares(len(self.images), self.batch_size, context)
+            steps = lambda draws: tf.data.Dataset.from_tensor_slices(bounds).map(lambda at: draws[at[0] : at[1]])
+            epochs = tf.data.Dataset.from_generator(
+                lambda: map(self._draws, itertools.count(self.first_epoch)),
+                output_signature=tf.TensorSpec((len(self.images), 4), "int64"),
+            )
+            batches = epochs.flat_map(steps).map(batch, num_parallel_calls=2)
+            return without_autotune(batches.prefetch(4))
+
+        return distributed(pipeline, strategy)
 
     def _rows(self, epoch, step):
         """Numbers of a batch's images, `(b,)`."""

@@ -4,6 +4,36 @@ import contextlib
 import functools
 import warnings
 
+from keras import ops
+
+
+@contextlib.contextmanager
+def data_parallel(devices=None):
+    """The scope in which to build, compile and fit; one device.
+
+    Args:
+        devices: None or 1.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: if more are asked for.
+    """
+    if devices not in (None, 1):
+        raise ValueError(f"Invalid value for argument `devices`. Expected 1 on JAX. Received: {devices!r}.")
+    yield
+
+
+def process():
+    """(0, 1): a process on its own."""
+    return 0, 1
+
+
+def is_chief():
+    """True: the only process."""
+    return True
+
 
 def num_replicas():
     """1: on JAX a batch is one array, whatever the devices."""
@@ -22,6 +52,91 @@ def all_sum(value):
     return value
 
 
+def share_of_mean(values):
+    """The mean.
+
+    Args:
+        values: Tensor `(batch,)`.
+
+    Returns:
+        Scalar tensor.
+    """
+    return ops.mean(values)
+
+
+def on_share(network, inputs, training):
+    """Calls a network on a batch.
+
+    Args:
+        network: A functional model.
+        inputs: Tensor.
+        training: As of `network`.
+
+    Returns:
+        The network's outputs.
+    """
+    return network(inputs, training=training)
+
+
+def unless_empty(value, otherwise):
+    """`value`: a batch is never empty.
+
+    Args:
+        value, otherwise: Tensors of one shape.
+
+    Returns:
+        `value`.
+    """
+    return value
+
+
+def strategy_of(model):
+    """None: `tf.distribute` is TensorFlow's.
+
+    Args:
+        model: A `keras.Model`.
+
+    Returns:
+        None.
+    """
+    return None
+
+
+def compile_settings(model, settings):
+    """The settings of `compile` as they are.
+
+    Args:
+        model: A `keras.Model`.
+        settings: Dict of keyword arguments.
+
+    Returns:
+        `settings`.
+    """
+    return settings
+
+
+def symbolic_build(model, iterator, data_batch):
+    """Nothing: Keras asks for it on TensorFlow alone.
+
+    Args:
+        model: A `keras.Model`.
+        iterator: Keras's epoch iterator or None.
+        data_batch: Tuple of arrays or None.
+    """
+
+
+def step_logs(logs):
+    """The logs of a step as they are.
+
+    Args:
+        logs: What Keras's own step returns.
+
+    Returns:
+        `logs`.
+    """
+    return logs
+
+
 def checked_labels(labels, num_classes):
     """The labels as they are: nothing can stop a compiled step, and the loss of a label out of range is NaN.
 
@@ -35,17 +150,18 @@ def checked_labels(labels, num_classes):
     return labels
 
 
-def validation_data(data, batch_size):
+def validation_data(data, batch_size, strategy=None):
     """What to validate on, as Keras wants it: `data`.
 
     Args:
         data: `validation_data` of `fit`.
         batch_size: Integer.
+        strategy: None.
 
     Returns:
-        `data`.
+        (`data`, None).
     """
-    return data
+    return data, None
 
 
 @contextlib.contextmanager
