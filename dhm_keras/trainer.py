@@ -219,6 +219,9 @@ class DHM(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         distribute.symbolic_build(self, iterator, data_batch)  # Keras calls it on TensorFlow
 
+    def _get_metrics_result_or_logs(self, logs):
+        return self.get_metrics_result()  # of a whole epoch; the logs of its last step may lack some
+
     @property
     def trainable_weights(self):
         # What Keras's training step on TensorFlow differentiates and updates; on JAX see `distribute.updating_only`.

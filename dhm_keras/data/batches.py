@@ -107,7 +107,7 @@ class TrainBatches(keras.utils.PyDataset):
             return self
         import tensorflow as tf
 
-        from dhm_keras.distribute.tensorflow import distributed, shares, without_autotune
+        from dhm_keras.distribute.tensorflow_data import distributed, shares, without_autotune
 
         height, width, channels = self.images.shape[1:]
         with tf.device("CPU"):

@@ -22,8 +22,8 @@ if keras.backend.backend() == "tensorflow":
         symbolic_build,
         unless_empty,
         updating_only,
-        validation_data,
     )
+    from dhm_keras.distribute.tensorflow_data import validation_data
 else:
     from dhm_keras.distribute.jax import (
         all_sum,
