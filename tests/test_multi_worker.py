@@ -36,10 +36,7 @@ def start(path, config=None):
 
 
 def results(path, process):
-    try:
-        output, _ = process.communicate(timeout=400)
-    finally:
-        process.kill()
+    output, _ = process.communicate(timeout=500)
     assert process.returncode == 0, output[-3000:]
     return dict(np.load(f"{path}.npz")), json.loads(pathlib.Path(f"{path}.json").read_text())
 
@@ -49,7 +46,11 @@ def test_two_processes_equal_one(tmp_path):
     paths = [str(tmp_path / name) for name in ("one", "first", "second")]
     configs = [None, *({"cluster": cluster, "task": {"type": "worker", "index": i}} for i in range(2))]
     processes = [start(path, config) for path, config in zip(paths, configs)]
-    (one, logs), *two = [results(path, process) for path, process in zip(paths, processes)]
+    try:
+        (one, logs), *two = [results(path, process) for path, process in zip(paths, processes)]
+    finally:
+        for process in processes:
+            process.kill()
     assert logs.pop() == [0, 1, 1]
     for index, (weights, other_logs) in enumerate(two):
         assert other_logs.pop() == [index, 2, 2]
