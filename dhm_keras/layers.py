@@ -44,8 +44,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         else:
             return super().call(inputs, training=False)
         if learning:
-            self.moving_mean.assign(self.momentum * self.moving_mean + (1 - self.momentum) * mean)
-            self.moving_variance.assign(self.momentum * self.moving_variance + (1 - self.momentum) * variance)
+            for moving, statistic in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moved = self.momentum * moving + (1 - self.momentum) * statistic
+                moving.assign(moved if self.synchronized else distribute.unless_empty(moved, moving))
         return outputs
 
     def _is_fusible(self, inputs, axis, learning):

@@ -1,17 +1,7 @@
-"""What a step of `DHM` reports: the mean of its objective, and the metrics of all heads and pairs."""
+"""What `DHM` logs: the mean of its objective, and the metrics of all heads and pairs."""
 
 import keras
 from keras import ops
-
-
-class PerExample(keras.losses.Loss):
-    """The mean over the batch of values that are computed already.
-
-    A Keras Loss, because it is there that Keras applies sample weights and divides by the number of replicas.
-    """
-
-    def call(self, y_true, y_pred):
-        return y_pred
 
 
 class HeadMean(keras.metrics.Mean):
@@ -22,7 +12,7 @@ class HeadMean(keras.metrics.Mean):
 
 
 class HeadLogs:
-    """The metrics of all heads and pairs.
+    """The mean of the objective, and the metrics of all heads and pairs.
 
     A plain object: the trainer lists them in `metrics`, and they do not enter its files.
 
@@ -33,6 +23,7 @@ class HeadLogs:
     """
 
     def __init__(self, heads, pairs, num_classes):
+        self.loss = keras.metrics.Mean(name="loss")
         self._ce = {head: HeadMean(name=f"{head}_ce") for head in heads}
         self._accuracy = {head: HeadMean(name=f"{head}_accuracy") for head in heads}
         self._top5 = {head: HeadMean(name=f"{head}_top5") for head in heads if num_classes > 5}

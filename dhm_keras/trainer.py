@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from dhm_keras import distribute
-from dhm_keras.logs import HeadLogs, PerExample
+from dhm_keras.logs import HeadLogs
 from dhm_keras.network import Network
 from dhm_keras.objective import Objective, check_labels, read_config, sort_heads, targets
 from dhm_keras.resume import in_order
@@ -134,7 +134,6 @@ class DHM(keras.Model):
         self.objective = Objective(heads, method, ce_weights, mimic_weights, temperature, direction, divergence)
         self._routing = Routing(network, heads, self.objective.pairs)
         self._logs = HeadLogs(heads, self.objective.pairs, self.num_classes)
-        self._reduce = PerExample(name="objective")
         self.build(network.input_shape)
 
     def build(self, input_shape=None):
@@ -158,7 +157,9 @@ class DHM(keras.Model):
 
     @property
     def metrics(self):
-        return [*super().metrics, *self._logs.metrics]
+        # Keras weighs its loss of a step, which is one replica's, by that replica's examples; ours has all examples.
+        others = [metric for metric in super().metrics if metric is not self._loss_tracker]
+        return [self._logs.loss, *others, *self._logs.metrics]
 
     # Which heads take part
 
@@ -204,7 +205,7 @@ class DHM(keras.Model):
     # The training step
 
     def call(self, inputs, training=None):
-        return self._routing.current(inputs, training=training)
+        return distribute.on_share(self._routing.current, inputs, training)
 
     def train_step(self, *args):
         """Keras's own training step, on the part of the network that leads to the active heads."""
@@ -212,10 +213,16 @@ class DHM(keras.Model):
             moving = {id(variable) for variable in self._routing.current.trainable_variables}
             active = [id(variable) in moving for variable in self.trainable_variables]
             with distribute.updating_only(self.optimizer, active):
-                return super().train_step(*distribute.split_batch(args))
+                return distribute.run_step(super().train_step, args)
 
     def test_step(self, *args):
-        return super().test_step(*distribute.split_batch(args))
+        return distribute.run_step(super().test_step, args)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        distribute.symbolic_build(self, iterator, data_batch)  # Keras calls it on TensorFlow
+
+    def _get_metrics_result_or_logs(self, logs):
+        return self.get_metrics_result()  # of a whole epoch; the logs of its last step may lack some
 
     @property
     def trainable_weights(self):
@@ -233,8 +240,13 @@ class DHM(keras.Model):
         total, ce, mimic = self.objective(y_pred, y, pairs)
         weights = None if sample_weight is None else ops.reshape(ops.cast(sample_weight, total.dtype), (-1,))
         self._logs.update_terms(ce, mimic, 1.0 if weights is None else weights)
-        loss = self._reduce(total, total, sample_weight=weights)
-        return loss + super().compute_loss(x) if self.losses else loss  # the layers' own: regularizers
+        values = ops.cast(total if weights is None else total * weights, keras.config.floatx())
+        loss = distribute.share_of_mean(values)
+        if self.losses:  # the layers' own: regularizers
+            share = super().compute_loss(x)
+            loss, values = loss + share, values + share * distribute.num_replicas()
+        self._logs.loss.update_state(values)
+        return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         self._logs.update_hits(y_pred, ops.argmax(targets(y, self.num_classes), axis=-1))
@@ -255,7 +267,7 @@ class DHM(keras.Model):
                 f"Received: loss={loss!r}, loss_weights={loss_weights!r}."
             )
         self._routing.functions.clear()  # they hold the optimizer they were made with
-        super().compile(optimizer=optimizer, metrics=metrics, **kwargs)
+        super().compile(optimizer=optimizer, metrics=metrics, **distribute.compile_settings(self, kwargs))
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
         """As `keras.Model.fit`. Endless batches of `dhm_keras.data` start at `initial_epoch`, one epoch an epoch.
@@ -274,7 +286,10 @@ class DHM(keras.Model):
             if isinstance(validation, (tuple, list)) and len(validation) > 1:
                 check_labels(validation[1], self.num_classes)
             of_validation = kwargs.get("validation_batch_size") or batch_size or 32  # 32: Keras's default
-            kwargs["validation_data"] = distribute.validation_data(validation, of_validation)
+            strategy = distribute.strategy_of(self)
+            kwargs["validation_data"], steps = distribute.validation_data(validation, of_validation, strategy)
+            if steps is not None:
+                kwargs["validation_steps"] = min(steps, kwargs.get("validation_steps") or steps)
         callbacks, resume = in_order(callbacks)
         start = kwargs.pop("initial_epoch", 0)
         session = resume.session(self, x, callbacks, epochs, start) if resume else contextlib.nullcontext((start, 0))
@@ -282,7 +297,7 @@ class DHM(keras.Model):
         try:
             with session as (epoch, step):
                 if hasattr(x, "starting_at"):
-                    x = x.starting_at(epoch, step).for_backend()
+                    x = x.starting_at(epoch, step).for_backend(distribute.strategy_of(self))
                 return super().fit(x, y, batch_size, epochs, verbose, callbacks, initial_epoch=epoch, **kwargs)
         finally:  # a callback's draw does not outlive the training, however it ended
             self._routing.heads, self._routing.pairs = before

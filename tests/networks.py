@@ -30,7 +30,14 @@ def wrn10(**kwargs):
     return wide_resnet(1, 1, 10, branches, **kwargs)
 
 
-def tiny(num_classes=3, names=("main", "aux1", "aux2"), regularizer=None, synchronized=False, dropout=0.0):
+def tiny(
+    num_classes=3,
+    names=("main", "aux1", "aux2"),
+    regularizer=None,
+    synchronized=False,
+    dropout=0.0,
+    head_dtype="float32",
+):
     """Three convolutions with a head after each: builds and traces in a moment."""
     image = x = keras.Input((8, 8, 3))
     logits = {}
@@ -44,7 +51,7 @@ def tiny(num_classes=3, names=("main", "aux1", "aux2"), regularizer=None, synchr
         y = keras.layers.GlobalAveragePooling2D(name=f"{name}_pool")(y)
         if dropout:
             y = keras.layers.Dropout(dropout, seed=depth, name=f"{name}_dropout")(y)
-        logits[name] = keras.layers.Dense(num_classes, name=name, dtype="float32")(y)
+        logits[name] = keras.layers.Dense(num_classes, name=name, dtype=head_dtype)(y)
     return dhm.network.Network(image, logits, name="tiny")
 
 

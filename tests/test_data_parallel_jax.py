@@ -97,19 +97,19 @@ def test_the_batches_of_a_source(float64):
 
 def test_a_step_splits_its_batch():
     x, y = batch(8)
-    sizes = lambda data: [None if array is None else array.addressable_data(0).shape[0] for array in data]
+    size = lambda array: None if array is None else array.addressable_data(0).shape[0]
     with distribute.data_parallel(2):
-        assert sizes(distribute.split_batch((None, (x, y, None)))[1]) == [4, 4, None]
-        split = lambda *data: keras.ops.cast(distribute.split_batch((None, data))[1][0], "float32")
-        uneven = jax.jit(split)(x[:5])  # what is split within a compiled step need not divide
+        sizes = lambda state, data: [size(array) for array in data]
+        assert distribute.run_step(sizes, (None, (x, y, None))) == [4, 4, None]
+        first = lambda state, data: keras.ops.cast(data[0], "float32")
+        uneven = jax.jit(lambda *data: distribute.run_step(first, (None, data)))(x[:5])  # within a compiled step
         np.testing.assert_array_equal(uneven, x[:5])
-        assert split(keras.ops.array(x[:5])).shape == (5, 8, 8, 3)
+        assert distribute.run_step(first, (None, (keras.ops.array(x[:5]),))).shape == (5, 8, 8, 3)
 
 
 def test_one_device_is_no_distribution():
     with distribute.data_parallel(), distribute.data_parallel(1):
         assert keras.distribution.distribution() is None
-        assert distribute.split_batch((1, 2)) == (1, 2)
     assert distribute.process() == (0, 1) and distribute.is_chief()
 
 

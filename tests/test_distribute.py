@@ -5,6 +5,7 @@ import contextlib
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from networks import batch, resnet8, sgd, tiny, values
 
 import dhm_keras as dhm
@@ -47,23 +48,6 @@ def test_two_replicas_equal_one_device(mirrored, active, float64):
     assert moved >= 15
 
 
-def test_two_replicas_share_the_batches_of_a_source(mirrored, float64):
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (32, 16, 16, 3)).astype("uint8"), rng.integers(0, 10, 32)
-    weights = []
-    for strategy in (None, mirrored):
-        with strategy.scope() if strategy else contextlib.nullcontext():
-            keras.utils.set_random_seed(0)
-            normalization = dhm.data.CIFAR10_MEAN_STD
-            model = dhm.DHM(resnet8(input_shape=(16, 16, 3), normalization=normalization, synchronized=True))
-            model.compile(optimizer=sgd(0.01))
-        train = dhm.data.TrainBatches(images, labels, batch_size=8, pad=1, flip=True)
-        model.fit(train, epochs=2, verbose=0)
-        weights.append(values(model.variables))
-    for path, value in weights[0].items():
-        np.testing.assert_allclose(weights[1][path], value, rtol=1e-8, atol=1e-8, err_msg=path)
-
-
 def test_frozen_branches_stay_frozen_on_every_replica(mirrored):
     x, y = batch(32)
     model, _, before = train(mirrored, tiny, x, y, active=("aux2",), epochs=2)
@@ -91,3 +75,100 @@ def test_sampling_under_a_strategy(mirrored):
     assert np.isnan(one["aux1_ce"]).any() and not np.isnan(one["aux1_ce"]).all()
     np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-4)
     np.testing.assert_array_equal(np.isnan(two["aux1_ce"]), np.isnan(one["aux1_ce"]))
+
+
+# Batches that do not split evenly
+
+slow = lambda *case: pytest.param(*case, marks=pytest.mark.slow)
+
+
+def uneven(strategy, way, n, synchronized=True, **kwargs):
+    """As `train`: two epochs on `n` images in batches of four, from arrays or from `TrainBatches`."""
+    images, labels = np.random.default_rng(1).integers(0, 256, (n, 8, 8, 3)).astype("uint8"), np.arange(n) % 3
+    regularizer = keras.regularizers.L2(1e-2)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        keras.utils.set_random_seed(0)
+        model = dhm.DHM(tiny(3, ("main", "aux1"), regularizer, synchronized, head_dtype=keras.config.floatx()))
+        model.compile(optimizer=sgd(1e-4), metrics=["sparse_categorical_crossentropy"])
+    before = values(model.trainable_variables)
+    data = (
+        (images.astype("float32"), labels)
+        if way == "arrays"
+        else (dhm.data.TrainBatches(images, labels, 4, pad=1, flip=True),)
+    )
+    if way == "arrays":
+        kwargs.update(batch_size=4, shuffle=False)
+    validation = images[:5].astype("float32"), labels[:5], np.linspace(0.5, 1.5, 5)[:n]
+    history = model.fit(
+        *data, epochs=2, verbose=0, validation_data=validation, validation_batch_size=4, **kwargs
+    ).history
+    return model, history, before
+
+
+@pytest.mark.parametrize(("way", "n"), [("arrays", 3), ("source", 9), slow("arrays", 9), slow("source", 1)])
+def test_uneven_shares_equal_one_device(mirrored, way, n, float64):
+    weights = {"sample_weight": np.linspace(0.5, 1.5, n)} if way == "arrays" else {}
+    one, one_logs, before = uneven(None, way, n, **weights)
+    two, two_logs, _ = uneven(mirrored, way, n, **weights)
+    assert one_logs.keys() == two_logs.keys()
+    for key in one_logs:
+        np.testing.assert_allclose(two_logs[key], one_logs[key], rtol=1e-8, err_msg=key)
+    after, other = values(one.variables), values(two.variables)
+    for path, value in after.items():
+        np.testing.assert_allclose(other[path], value, rtol=1e-8, atol=1e-8, err_msg=path)
+    assert all(not np.array_equal(after[path], value) for path, value in before.items() if "kernel" in path)
+
+
+def test_an_empty_share_leaves_a_replica_s_own_statistics(mirrored):
+    model, history, before = uneven(mirrored, "source", 1, synchronized=False)  # the second replica never has an image
+    assert np.isfinite([history[key] for key in history]).all()
+    statistics = [variable.value for variable in model.non_trainable_variables if "moving" in variable.path]
+    assert len(statistics) == 6
+    for statistic in statistics:
+        first, second = (local.numpy() for local in mirrored.experimental_local_results(statistic))
+        assert not np.array_equal(first, second) and set(second) <= {0.0, 1.0}
+    for variable in model.trainable_variables:
+        first, second = (local.numpy() for local in mirrored.experimental_local_results(variable.value))
+        np.testing.assert_array_equal(first, second)
+        assert np.isfinite(first).all() and (
+            not np.array_equal(first, before[variable.path]) or "kernel" not in variable.path
+        )
+
+
+# What Keras cannot do under a strategy
+
+
+@pytest.mark.parametrize("setting", [{"steps_per_execution": 2}, {"jit_compile": True}], ids=str)
+def test_compile_turns_off_what_fails(mirrored, setting):
+    (name, value), *_ = setting.items()
+    with mirrored.scope():
+        model = dhm.DHM(tiny())
+    with pytest.warns(UserWarning, match=f"Going on with {name}"):
+        model.compile(optimizer=sgd(), **setting)
+    assert getattr(model, name) in (1, False)
+    alone = dhm.DHM(tiny())
+    alone.compile(optimizer=sgd(), **setting)
+    assert getattr(alone, name) == value
+
+
+# The scope
+
+
+def enter(devices):
+    with dhm.distribute.data_parallel(devices):
+        return tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
+
+
+def test_data_parallel_gives_one_strategy(mirrored):
+    assert enter(1) is None
+    assert enter(2) is mirrored
+    with pytest.raises(ValueError, match=r"argument `devices`. Expected 2, as before in this process. Received: 3."):
+        enter(3)
+    with pytest.raises(ValueError, match=r"argument `devices`. Expected an integer >= 1. Received: 0."):
+        enter(0)
+
+
+def test_more_devices_than_tensorflow_started_with(mirrored, monkeypatch):
+    monkeypatch.setattr("dhm_keras.distribute.tensorflow._strategy", [])
+    with pytest.raises(RuntimeError, match="Expected at most 2, the number of logical CPUs"):
+        enter(3)

@@ -104,13 +104,21 @@ class TrainBatches(keras.utils.PyDataset):
         later.first_batch = epoch * self.steps_per_epoch + step
         return later
 
-    def for_backend(self):
-        """What `keras.Model.fit` takes best: on TensorFlow a `tf.data.Dataset` of the batches, otherwise `self`."""
+    def for_backend(self, strategy=None):
+        """What `keras.Model.fit` takes best.
+
+        Args:
+            strategy: `tf.distribute.Strategy` whose replicas share the batches. Defaults to None.
+
+        Returns:
+            On TensorFlow a `tf.data.Dataset` of the batches, under a strategy one that is distributed; otherwise
+            `self`.
+        """
         if keras.backend.backend() != "tensorflow":
             return self
         import tensorflow as tf
 
-        from dhm_keras.distribute.tensorflow import without_autotune
+        from dhm_keras.distribute.tensorflow_data import distributed, shares, without_autotune
 
         first_epoch, first_step = divmod(self.first_batch, self.steps_per_epoch)
         height, width, channels = self.images.shape[1:]
@@ -118,21 +126,23 @@ class TrainBatches(keras.utils.PyDataset):
             pixels = tf.constant(_padded(self.images, self.pad).reshape(-1, channels))
             labels = tf.constant(self.labels)
 
-        def steps(draws):
-            size = self.batch_size
-            return tf.data.Dataset.range(self.steps_per_epoch).map(lambda i: draws[i * size : (i + 1) * size])
-
         def batch(draws):  # (b, 4) -> (b, height, width, channels), (b, ...)
             rows, top, left, mirrored = tf.unstack(draws, axis=1)
             crops = windows(rows, top, left, mirrored, height, width, self.pad)
             return tf.gather(pixels, crops), tf.gather(labels, rows)
 
-        epochs = tf.data.Dataset.from_generator(
-            lambda: map(self._draws, itertools.count(first_epoch)),
-            output_signature=tf.TensorSpec((len(self.images), 4), "int64"),
-        )
-        batches = epochs.flat_map(steps).skip(first_step).map(batch, num_parallel_calls=2)
-        return without_autotune(batches.prefetch(4))
+        def pipeline(context):
+            bounds = shares(len(self.images), self.batch_size, context)
+            first_share = first_step * (len(bounds) // self.steps_per_epoch)
+            steps = lambda draws: tf.data.Dataset.from_tensor_slices(bounds).map(lambda at: draws[at[0] : at[1]])
+            epochs = tf.data.Dataset.from_generator(
+                lambda: map(self._draws, itertools.count(first_epoch)),
+                output_signature=tf.TensorSpec((len(self.images), 4), "int64"),
+            )
+            batches = epochs.flat_map(steps).skip(first_share).map(batch, num_parallel_calls=2)
+            return without_autotune(batches.prefetch(4))
+
+        return distributed(pipeline, strategy)
 
     def _rows(self, epoch, step):
         """Numbers of a batch's images, `(b,)`."""

@@ -106,7 +106,7 @@ def _devices(count):
 
 
 class _DataParallel(keras.distribution.DataParallel):
-    """Hands the whole batch to every device; the step splits it, see `split_batch`.
+    """Hands the whole batch to every device; the step splits it, see `run_step`.
 
     Keras lays out all batches as it did the first, and an array that lies on several devices has to divide by them.
     What a compiled step splits does not.
@@ -126,21 +126,22 @@ class _DataParallel(keras.distribution.DataParallel):
         return keras.distribution.distribute_tensor(array, layout)
 
 
-def split_batch(arguments):
-    """Splits the batch among the devices of `data_parallel`.
+def run_step(step, arguments):
+    """Calls Keras's training or test step, with the batch split among the devices of `data_parallel`.
 
     Args:
-        arguments: What Keras calls a training or test step with.
+        step: Function.
+        arguments: What Keras called with: the state and the batch.
 
     Returns:
-        The same, each array of the batch split along its first axis.
+        What `step` returns.
     """
     distribution = keras.distribution.distribution()
-    if not isinstance(distribution, _DataParallel):
-        return arguments
-    state, data = arguments
-    split = lambda array: None if array is None else distribution.split(array)
-    return state, keras.tree.map_structure(split, data)
+    if isinstance(distribution, _DataParallel):
+        state, data = arguments
+        split = lambda array: None if array is None else distribution.split(array)
+        arguments = state, keras.tree.map_structure(split, data)
+    return step(*arguments)
 
 
 @contextlib.contextmanager
@@ -201,6 +202,79 @@ def all_sum(value):
     return value
 
 
+def share_of_mean(values):
+    """The mean.
+
+    Args:
+        values: Tensor `(batch,)`.
+
+    Returns:
+        Scalar tensor.
+    """
+    return keras.ops.mean(values)
+
+
+def on_share(network, inputs, training):
+    """Calls a network on a batch.
+
+    Args:
+        network: A functional model.
+        inputs: Tensor.
+        training: As of `network`.
+
+    Returns:
+        The network's outputs.
+    """
+    return network(inputs, training=training)
+
+
+def unless_empty(value, otherwise):
+    """`value`: a batch is never empty.
+
+    Args:
+        value, otherwise: Tensors of one shape.
+
+    Returns:
+        `value`.
+    """
+    return value
+
+
+def strategy_of(model):
+    """None: `tf.distribute` is TensorFlow's.
+
+    Args:
+        model: A `keras.Model`.
+
+    Returns:
+        None.
+    """
+    return None
+
+
+def compile_settings(model, settings):
+    """The settings of `compile` as they are.
+
+    Args:
+        model: A `keras.Model`.
+        settings: Dict of keyword arguments.
+
+    Returns:
+        `settings`.
+    """
+    return settings
+
+
+def symbolic_build(model, iterator, data_batch):
+    """Nothing: Keras asks for it on TensorFlow alone.
+
+    Args:
+        model: A `keras.Model`.
+        iterator: Keras's epoch iterator or None.
+        data_batch: Tuple of arrays or None.
+    """
+
+
 def checked_labels(labels, num_classes):
     """The labels as they are: nothing can stop a compiled step, and the loss of a label out of range is NaN.
 
@@ -218,17 +292,18 @@ def deterministic():
     """Does nothing: on a CPU, compiled operations are deterministic."""
 
 
-def validation_data(data, batch_size):
+def validation_data(data, batch_size, strategy=None):
     """What to validate on, as Keras wants it: `data`.
 
     Args:
         data: `validation_data` of `fit`.
         batch_size: Integer.
+        strategy: None.
 
     Returns:
-        `data`.
+        (`data`, None).
     """
-    return data
+    return data, None
 
 
 @contextlib.contextmanager
