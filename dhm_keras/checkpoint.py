@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
-import zipfile
+import reprlib
 
 import numpy as np
 
@@ -73,7 +73,8 @@ def write(folder, checkpoint):
         digest = sha256(partial)[:16]
     path = folder / f"epoch{checkpoint.epoch:04}-step{checkpoint.step:06}-{digest}.npz"
     fresh.rename(path)
-    for old in paths(folder)[KEPT:]:
+    others = [old for old in paths(folder) if old != path]  # some may be damaged and named as if they were newer
+    for old in others[KEPT - 1 :]:
         old.unlink(missing_ok=True)
     return path
 
@@ -120,18 +121,27 @@ class _Damaged(Exception):
 
 
 def _read(path):
-    if sha256(path)[:16] != _NAME.fullmatch(path.name)[3]:
+    name = _NAME.fullmatch(path.name)
+    if sha256(path)[:16] != name[3]:
         raise _Damaged("its contents do not fit the digest in its name")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         notes = json.loads(arrays.pop("notes").tobytes())
-        if notes["format"] != FORMAT:
-            raise ValueError(
-                f"The checkpoint {path} has the format {notes['format']!r}; this version of dhm_keras reads format "
-                f"{FORMAT}. Go on with the version that wrote it ({notes.get('dhm_keras')}), or choose another folder."
-            )
-        del notes["format"]
-        return Checkpoint(notes.pop("epoch"), notes.pop("step"), arrays, notes, path)
-    except (KeyError, TypeError, AttributeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
-        raise _Damaged(str(error)) from None
+        form = notes.pop("format")
+    except OSError:
+        raise
+    except Exception as error:  # whatever zipfile, NumPy and JSON say to bytes that no `write` wrote
+        raise _Damaged(f"{type(error).__name__}: {error}") from None
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise _Damaged("it holds something else than arrays")
+    if form != FORMAT:
+        raise ValueError(
+            f"The checkpoint {path} has the format {reprlib.repr(form)}; this version of dhm_keras reads format "
+            f"{FORMAT}. Go on with the version that wrote it ({reprlib.repr(notes.get('dhm_keras'))}), or choose "
+            "another folder."
+        )
+    epoch, step = notes.pop("epoch", None), notes.pop("step", None)
+    if (repr(epoch), repr(step)) != (str(int(name[1])), str(int(name[2]))):
+        raise _Damaged("it is of another position than its name")
+    return Checkpoint(epoch, step, arrays, notes, path)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import pathlib
+import reprlib
 import shutil
 import time
 
@@ -84,13 +85,12 @@ class Run:
 
     @property
     def result(self):
-        """What `finish` wrote, or `None` while the run is not finished."""
-        result = _read(self.folder / "result.json")
-        if result is not None:
-            digests = result.pop("sha256", None)
-            if not isinstance(digests, dict) or digests.get("result") != _digest(result):
-                raise ValueError(f"{self.path('result.json')} is not what the run wrote. Remove it to finish it again.")
-        return result
+        """What `finish` wrote, or `None` while the run is not finished.
+
+        Raises:
+            ValueError: if the file has been changed since.
+        """
+        return _checked(self.folder / "result.json")[0]
 
     @property
     def history(self):
@@ -99,18 +99,12 @@ class Run:
         Raises:
             ValueError: if the run is finished and the file has been changed since.
         """
-        path = self.checked("history.csv")
-        try:
-            with open(path, newline="", encoding="utf-8") as file:
-                return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-        except (ValueError, TypeError, csv.Error) as error:
-            raise ValueError(f"{path} is not a table of numbers ({error}).") from None
+        return _table(self.checked("history.csv"))
 
     @property
     def seconds(self):
         """Wall time of the epochs, those counted twice that were trained twice."""
-        with open(self.path("timings.csv"), newline="", encoding="utf-8") as file:
-            return sum(float(row["seconds"]) for row in csv.DictReader(file))
+        return sum(row["seconds"] for row in _table(self.path("timings.csv"), ["epoch", "seconds"]))
 
     def path(self, name):
         """Path of a file or folder in the run's folder, a string."""
@@ -128,7 +122,7 @@ class Run:
         Raises:
             ValueError: if the run is finished and the file is missing or has been changed since.
         """
-        written = (_read(self.folder / "result.json") or {}).get("sha256", {}).get(name)
+        written = _checked(self.folder / "result.json")[1].get(name)
         path = self.folder / name
         if written is not None and (not path.is_file() or files.sha256(path) != written):
             raise ValueError(
@@ -150,7 +144,7 @@ class Run:
             OSError: if the folder cannot be written, or another process trains in it.
         """
         self._lock = files.lock(self.folder)
-        files.write_json(self.folder / "config.json", {"format": FORMAT, **self.config})
+        _write(self.folder / "config.json", {"format": FORMAT, **self.config})
         callbacks = [KeepBest(self.path("best.weights.h5")), Timings(self.path("timings.csv"))]
         if has_tensorboard():
             callbacks.append(keras.callbacks.TensorBoard(self.path("tensorboard"), write_graph=False))
@@ -169,8 +163,7 @@ class Run:
         with files.replacing(self.folder / "last.keras") as partial:
             model.save(partial)
         names = [name for name in ("history.csv", "best.weights.h5", "last.keras") if (self.folder / name).exists()]
-        digests = {"result": _digest(result), **{name: files.sha256(self.folder / name) for name in names}}
-        files.write_json(self.folder / "result.json", {**result, "sha256": digests})
+        _write(self.folder / "result.json", result, {name: files.sha256(self.folder / name) for name in names})
         shutil.rmtree(self.path("checkpoints"), ignore_errors=True)
         self._lock.close()
 
@@ -186,11 +179,11 @@ class KeepBest(keras.callbacks.Callback):
 
     def __init__(self, path):
         super().__init__()
-        self.path, self.best = path, None
+        self.path, self.best = path, float("-inf")
 
     def on_epoch_end(self, epoch, logs=None):
         accuracy = (logs or {}).get("val_main_accuracy")
-        if accuracy is not None and (self.best is None or accuracy > self.best):
+        if accuracy is not None and accuracy > self.best:
             with files.replacing(self.path, _bytes_of_weights(self.model)) as partial:
                 self.model.save_weights(partial)
             self.best = accuracy
@@ -265,13 +258,41 @@ def _bytes_of_weights(model):
 
 def _read_config(folder):
     """The settings in a run's folder, `None` if there are none."""
-    config = _read(folder / "config.json")
-    if config is not None and (form := config.pop("format", 1)) != FORMAT:
+    path = folder / "config.json"
+    form = (_read(path) or {}).get("format", 1)
+    if path.exists() and form != FORMAT:
         raise ValueError(
-            f"The folder {folder} holds a run in format {form!r}, of another version of dhm_keras; this one has "
-            f"format {FORMAT}. Go on with that version, or choose another folder."
+            f"The folder {folder} holds a run in format {reprlib.repr(form)}, of another version of dhm_keras; this "
+            f"one has format {FORMAT}. Go on with that version, or choose another folder."
         )
-    return config
+    config, _ = _checked(path)
+    return config and {name: value for name, value in config.items() if name != "format"}
+
+
+def _write(path, value, digests=None):
+    """Writes a JSON object with SHA-256 digests: those given, of other files, and its own."""
+    value = {**json.loads(json.dumps(value)), "sha256": digests or {}}
+    own = {path.stem: _digest(value)}
+    files.write_json(path, {**value, "sha256": value["sha256"] | own})
+
+
+def _checked(path):
+    """`(value, digests)` that `_write` was given, `(None, {})` if there is no such file; `ValueError` if it differs."""
+    value = _read(path)
+    if value is None:
+        return None, {}
+    digests = value.get("sha256")
+    own = digests.pop(path.stem, None) if isinstance(digests, dict) else None
+    try:
+        is_whole = own is not None and own == _digest(value)
+    except RecursionError:
+        is_whole = False
+    if not is_whole:
+        raise ValueError(
+            f"{path} is not what the run wrote: it is damaged, or was changed since. Bring it back, or remove the "
+            f"folder {path.parent} to train anew."
+        )
+    return value, value.pop("sha256")
 
 
 def _read(path):
@@ -279,6 +300,18 @@ def _read(path):
         return files.read_json(path)
     except ValueError as error:
         raise ValueError(f"{error} Remove the folder {path.parent} to start anew.") from None
+
+
+def _table(path, columns=None):
+    """The rows of a CSV file of numbers, dicts from name to float; `ValueError` if it is none, or of other columns."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if columns and reader.fieldnames != columns:
+                raise ValueError(f"its columns are not {', '.join(columns)}")
+            return [{key: float(value) for key, value in row.items()} for row in reader]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a table of numbers ({error}).") from None
 
 
 def _digest(value):

@@ -3,10 +3,8 @@
 import contextlib
 import dataclasses
 import itertools
-import lzma
 import pathlib
 import tarfile
-import zlib
 
 import numpy as np
 
@@ -204,10 +202,10 @@ class _Archive:
     """Files of a tar archive, read in memory; nothing is unpacked. A file's name is what follows the last slash."""
 
     def __init__(self, release, path, tar):
-        self.path, self.tar = path, tar
+        self.release, self.path, self.tar = release, path, tar
         self.members = {}
         self.names = {path.name}
-        for member in tar.getmembers():
+        for member in self._headers():
             name = pathlib.PurePosixPath(member.name).name
             self.names |= {*pathlib.PurePosixPath(member.name).parts}
             if name in self.members and name in (*release.train, release.test) and member.isfile():
@@ -226,7 +224,26 @@ class _Archive:
         return self.members[name].size
 
     def read(self, name, size):
-        return self.tar.extractfile(self.members[name]).read(size)
+        with _damage_told(self.release, self.path):
+            content = self.tar.extractfile(self.members[name]).read(size)
+            if len(content) < size:
+                raise EOFError(f"{name} is cut")
+        return content
+
+    def check_end(self):
+        """Reads to the end, where the checksum of a compressed archive is."""
+        with _damage_told(self.release, self.path):
+            while self.tar.fileobj.read(1 << 20):
+                pass
+
+    def _headers(self):
+        with _damage_told(self.release, self.path):
+            headers = []
+            for member in self.tar:
+                if member.size < 0:  # the next header would be before this one, for ever
+                    raise tarfile.ReadError("a file of negative size")
+                headers.append(member)
+            return headers
 
 
 @contextlib.contextmanager
@@ -241,16 +258,23 @@ def _open_release(release, source):
         _check_names(release, files, source)
         yield files
         return
+    with _damage_told(release, source):
+        tar = tarfile.open(source)  # noqa: SIM115, closed below
+    with tar:
+        files = _Archive(release, source, tar)
+        _check_names(release, files, source)
+        yield files
+        files.check_end()
+
+
+@contextlib.contextmanager
+def _damage_told(release, source):
+    """Within, whatever tarfile and the decompressors say to a damaged archive is said as a `ValueError`."""
     try:
-        with tarfile.open(source) as tar:
-            files = _Archive(release, source, tar)
-            _check_names(release, files, source)
-            yield files
-            while tar.fileobj.read(1 << 20):  # to the end, where the checksum of a compressed archive is
-                pass
+        yield
     except PermissionError:
         raise
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+    except Exception as error:  # besides their own, a header may cause a ValueError, OverflowError, MemoryError, ...
         _, _, files = release.pickled
         if source.name in files:
             raise _is_pickled(release, release, source) from None
