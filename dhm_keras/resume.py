@@ -97,17 +97,9 @@ class Resume(keras.callbacks.Callback):
             if self._found is None:
                 yield initial_epoch, 0
                 return
-            self._check_notes(self._found.notes)
             self._check_settings(self._found.notes["settings"])
-            self._check_step(model, data)
+            self._check_step(model)
             yield (epochs, 0) if self._found.notes["stopped"] else (self._found.epoch, self._found.step)
-
-    def _check_notes(self, notes):
-        """Raises `ValueError` if a checkpoint does not have the notes that `_save` makes."""
-        kinds = {"settings": dict, "callbacks": dict, "stopped": bool}
-        wrong = [name for name, kind in kinds.items() if not isinstance(notes.get(name), kind)]
-        if wrong or not all(isinstance(remembered, dict) for remembered in notes["callbacks"].values()):
-            raise self._not_written(f"its note {(wrong or ['callbacks'])[0]!r} is missing or of another kind")
 
     def _check_settings(self, before):
         """Raises `ValueError` if a checkpoint was written with other settings."""
@@ -118,22 +110,13 @@ class Resume(keras.callbacks.Callback):
                 "another folder, or remove this one."
             )
 
-    def _check_step(self, model, data):
-        """Raises `ValueError` if the training cannot be entered where a checkpoint was written within an epoch."""
-        step, at_once = self._found.step, model.steps_per_execution
-        if step and not (self._enters_anywhere and step < data.steps_per_epoch):
-            raise self._not_written(f"its step {step} is not within an epoch of these data")
-        if step % at_once:
+    def _check_step(self, model):
+        """Raises `ValueError` if the steps of an execution would pass the position of a checkpoint by."""
+        if self._found.step % model.steps_per_execution:
             raise ValueError(
-                f"{self._found.path} was written after step {step} of an epoch, which `steps_per_execution={at_once}` "
-                "of compile() does not come by. Go on with the value that it was written with, until the next epoch."
+                f"{self._found.path} was written after step {self._found.step} of an epoch, which is no multiple of "
+                f"steps_per_execution={model.steps_per_execution}. Compile with the value that it was written with."
             )
-
-    def _not_written(self, why):
-        return ValueError(
-            f"{self._found.path} is not what Resume writes: {why}. Remove it to go on from the checkpoint before it, "
-            "or choose another folder."
-        )
 
     @contextlib.contextmanager
     def _signals_noted(self):
@@ -166,7 +149,7 @@ class Resume(keras.callbacks.Callback):
             remembered = self._found.notes["callbacks"].get(place, {})
             for name in names:
                 if name in remembered:
-                    setattr(callback, name, self._recalled(place, callback, name, remembered[name]))
+                    setattr(callback, name, self._found.unpack(f"{place}/{name}", remembered[name]))
         print(f"{self.model.name} goes on from {self._found.path}", flush=True)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -214,15 +197,6 @@ class Resume(keras.callbacks.Callback):
             }
         state.notes["stopped"] = bool(model.stop_training)
         checkpoint.write(self.folder, state)
-
-    def _recalled(self, place, callback, name, note):
-        try:
-            value = self._found.unpack(f"{place}/{name}", note)
-        except (KeyError, TypeError):
-            value = NotImplemented
-        if value is NotImplemented or not _is_memory(callback, name, value):
-            raise self._not_written(f"what it has as `{name}` of {place} is of another kind")
-        return value
 
     def _restore(self, group, variables):
         found = {name: array for name, array in self._found.arrays.items() if name.startswith(f"{group}/")}
@@ -295,21 +269,6 @@ def _remembering(callbacks):
         names += [name for kind, of_kind in REMEMBERED.items() if isinstance(callback, kind) for name in of_kind]
         if names:
             yield f"{name}-{count[name]}", callback, names
-
-
-def _is_memory(callback, name, value):
-    """Whether a callback can have remembered a value, as far as what it has at the start of a training tells."""
-    before = getattr(callback, name, None)
-    if name == "best_weights":
-        shapes = [tuple(weight.shape) for weight in callback.model.weights]
-        return value is None or (isinstance(value, list) and [getattr(v, "shape", None) for v in value] == shapes)
-    if before is None and isinstance(callback, tuple(REMEMBERED)):
-        return value is None or isinstance(value, (int, float))
-    if isinstance(before, (int, float)):
-        return isinstance(value, (int, float))
-    if isinstance(callback, keras.callbacks.History) and isinstance(value, dict):
-        return name == "history" and all(isinstance(column, list) for column in value.values())
-    return before is None or not isinstance(before, (str, list, dict)) or isinstance(value, type(before))
 
 
 def _settings(model, data):
