@@ -6,7 +6,7 @@ import time
 
 import keras
 
-from dhm_keras import export, sampling
+from dhm_keras import distribute, export, sampling
 from dhm_keras.resume import Resume as Resume
 from dhm_keras.trainer import DHM, SCOPES
 
@@ -187,7 +187,9 @@ class ExportMain(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         check_model(self)
-        export.prepare(self.directory)  # a folder that cannot be written is told before the training, not after it
+        if distribute.is_chief():
+            export.prepare(self.directory)  # a folder that cannot be written is told before the training, not after it
 
     def on_train_end(self, logs=None):
-        export.export_main(self.model, self.directory)
+        if distribute.is_chief():
+            distribute.alone(lambda: export.export_main(self.model, self.directory))

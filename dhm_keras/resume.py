@@ -10,7 +10,7 @@ import threading
 import keras
 import numpy as np
 
-from dhm_keras import checkpoint, files
+from dhm_keras import checkpoint, distribute, files
 
 # What Keras's own callbacks remember from epoch to epoch. Other callbacks say so in their attribute `remembers`.
 REMEMBERED = {
@@ -92,14 +92,25 @@ class Resume(keras.callbacks.Callback):
             )
         self._settings, self._signal = _settings(model, data), None
         self._remembering = list(_remembering(callbacks))
-        with contextlib.closing(files.lock(self.folder)), self._signals_noted():
+        held = contextlib.closing(files.lock(self.folder)) if distribute.is_chief() else contextlib.nullcontext()
+        with held, self._signals_noted():
             self._found = checkpoint.read_newest(self.folder)
+            self._check_processes(model)
             if self._found is None:
                 yield initial_epoch, 0
                 return
             self._check_settings(self._found.notes["settings"])
             self._check_step(model)
             yield (epochs, 0) if self._found.notes["stopped"] else (self._found.epoch, self._found.step)
+
+    def _check_processes(self, model):
+        """Raises `ValueError` if the processes of several machines do not start from the same checkpoint."""
+        position = (self._found.epoch, self._found.step) if self._found else (-1, -1)
+        if not distribute.all_equal(model, position):
+            raise ValueError(
+                f"The processes of this training do not see the same checkpoints in {self.folder}. Give a folder that "
+                "all machines share."
+            )
 
     def _check_settings(self, before):
         """Raises `ValueError` if a checkpoint was written with other settings."""
@@ -171,7 +182,9 @@ class Resume(keras.callbacks.Callback):
         if self._step >= (self.params["steps"] or math.inf):  # the end of the epoch will see to it
             return
         is_due = self.every and self._step // self.every > before // self.every
-        if self._enters_anywhere and (is_due or self._signal):
+        # On several machines a signal comes to one process, and what an epoch's metrics hold is asked of all.
+        is_asked = self._signal and distribute.process()[1] == 1
+        if self._enters_anywhere and (is_due or is_asked):
             self._save(self._epoch, self._step)
         self._stop_if_told()
 
@@ -196,21 +209,20 @@ class Resume(keras.callbacks.Callback):
                 if hasattr(callback, name)
             }
         state.notes["stopped"] = bool(model.stop_training)
-        checkpoint.write(self.folder, state)
+        if distribute.is_chief():
+            checkpoint.write(self.folder, state)
 
     def _restore(self, group, variables):
         found = {name: array for name, array in self._found.arrays.items() if name.startswith(f"{group}/")}
-        kinds = {name: (array.shape, array.dtype) for name, array in found.items()}
-        wanted = {f"{group}/{i}": (tuple(v.shape), _stored(v.dtype)) for i, v in enumerate(variables)}
-        if kinds != wanted:
-            names = [v.path for v, name in zip(variables, wanted) if kinds.get(name) != wanted[name]]
+        odd = [v.path for i, v in enumerate(variables) if not _fits(found.get(f"{group}/{i}"), v)]
+        if odd or len(found) != len(variables):
             raise ValueError(
                 f"{self._found.path} is not of this model: it holds {len(found)} variables of the {group}, and "
-                f"{len(wanted)} are expected; the first that differs: {names[0] if names else 'the last'}. Choose "
+                f"{len(variables)} are expected; the first that differs: {odd[0] if odd else 'the last'}. Choose "
                 "another folder, or remove this one."
             )
         for i, variable in enumerate(variables):
-            variable.assign(found[f"{group}/{i}"].view(keras.backend.standardize_dtype(variable.dtype)))
+            distribute.assign(variable, found[f"{group}/{i}"].view(keras.backend.standardize_dtype(variable.dtype)))
 
     def _stop_if_told(self):
         if self._signal is None:
@@ -277,6 +289,7 @@ def _settings(model, data):
     of_objective["divergence"] = getattr(model.divergence, "__name__", model.divergence)
     settings = {
         "backend": keras.backend.backend(),
+        "devices": distribute.num_devices(model),
         "dtype": model.dtype_policy.name,
         **{
             name: value if isinstance(value, str | float | int) else repr(value) for name, value in of_objective.items()
@@ -297,7 +310,7 @@ def _flat(settings, prefix=""):
 
 def _values(group, variables):
     """`{name: array}`; a dtype that NumPy does not have, as bfloat16, as unsigned integers of its size."""
-    arrays = {f"{group}/{i}": keras.ops.convert_to_numpy(variable.value) for i, variable in enumerate(variables)}
+    arrays = {f"{group}/{i}": distribute.to_numpy(variable) for i, variable in enumerate(variables)}
     return {name: a.view(_stored(a.dtype)) for name, a in arrays.items()}
 
 
@@ -305,6 +318,14 @@ def _stored(dtype):
     """The NumPy dtype in which `_values` has a dtype."""
     dtype = np.dtype(keras.backend.standardize_dtype(dtype))
     return np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
+
+
+def _fits(array, variable):
+    """Whether an array can be what `_values` has for a variable, with or without a first axis of replicas."""
+    if array is None or array.dtype != _stored(variable.dtype):
+        return False
+    shape = tuple(variable.shape)
+    return array.shape == shape or (array.ndim == len(shape) + 1 and array.shape[1:] == shape)
 
 
 def _build_metrics(model, labels):

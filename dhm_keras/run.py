@@ -12,7 +12,7 @@ import time
 
 import keras
 
-from dhm_keras import files
+from dhm_keras import distribute, files
 from dhm_keras.resume import Resume
 
 FORMAT = 2  # of the folder; 1 had no checkpoints to resume from
@@ -41,13 +41,13 @@ class Run:
     | `checkpoints/` | the whole state, see `Resume`; until the run is finished |
     | `history.csv` | a row an epoch, all heads and pairs |
     | `timings.csv` | a row an epoch, seconds: what is left out of the rest, which a resumed run repeats to the bit |
-    | `best.weights.h5` | the weights of main's best epoch |
+    | `best.weights.h5` | the network's weights after main's best epoch |
     | `last.keras` | the model after the last epoch, with its optimizer |
     | `result.json` | written last: the run is finished; with checksums of the files above |
     | `tensorboard/` | logs, where TensorBoard is installed |
 
     A finished run is kept and not trained again; an unfinished one goes on where it was stopped. Nothing is written
-    before `start`.
+    before `start`. On several machines the first process alone writes, to a folder that all of them see.
 
     Args:
         folder: Path.
@@ -143,12 +143,15 @@ class Run:
         Raises:
             OSError: if the folder cannot be written, or another process trains in it.
         """
+        resume = Resume(self.path("checkpoints"), every)
+        if not distribute.is_chief():
+            return [resume]
         self._lock = files.lock(self.folder)
         _write(self.folder / "config.json", {"format": FORMAT, **self.config})
         callbacks = [KeepBest(self.path("best.weights.h5")), Timings(self.path("timings.csv"))]
         if has_tensorboard():
             callbacks.append(keras.callbacks.TensorBoard(self.path("tensorboard"), write_graph=False))
-        return [*callbacks, HistoryFile(self.path("history.csv")), Resume(self.path("checkpoints"), every)]
+        return [*callbacks, HistoryFile(self.path("history.csv")), resume]
 
     def finish(self, model, result):
         """Saves the model and writes the result; the run is finished, and its checkpoints are removed.
@@ -160,8 +163,10 @@ class Run:
         Raises:
             OSError: if something cannot be written; the same training can be started again.
         """
+        if not distribute.is_chief():
+            return
         with files.replacing(self.folder / "last.keras") as partial:
-            model.save(partial)
+            distribute.alone(lambda: model.save(partial))
         names = [name for name in ("history.csv", "best.weights.h5", "last.keras") if (self.folder / name).exists()]
         _write(self.folder / "result.json", result, {name: files.sha256(self.folder / name) for name in names})
         shutil.rmtree(self.path("checkpoints"), ignore_errors=True)
@@ -169,7 +174,7 @@ class Run:
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Keeps the weights of the epoch with main's highest validation accuracy, the first of equals.
+    """Keeps the network's weights of the epoch with main's highest validation accuracy, the first of equals.
 
     Args:
         path: Path of the file, `*.weights.h5`.
@@ -184,8 +189,9 @@ class KeepBest(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         accuracy = (logs or {}).get("val_main_accuracy")
         if accuracy is not None and accuracy > self.best:
-            with files.replacing(self.path, _bytes_of_weights(self.model)) as partial:
-                self.model.save_weights(partial)
+            network = self.model.network
+            with files.replacing(self.path, _bytes_of_weights(network)) as partial:
+                distribute.alone(lambda: network.save_weights(partial))
             self.best = accuracy
 
 

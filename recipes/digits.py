@@ -206,7 +206,7 @@ def export(run, directory):
     """Exports the best main head of a run and compares its answers, from a process that knows TensorFlow alone."""
     _, (images, labels) = dhm.data.digits()
     model = keras.models.load_model(run.checked("last.keras"))
-    model.load_weights(run.checked("best.weights.h5"))
+    model.network.load_weights(run.checked("best.weights.h5"))
     path = dhm.export.export_main(model, directory)
     sent, answered = directory / "images.npy", directory / "logits.npy"
     np.save(sent, images)

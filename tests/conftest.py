@@ -57,7 +57,7 @@ def mixed(request):
 @pytest.fixture(scope="session")
 def mirrored():
     """A MirroredStrategy on two logical CPUs; one for all tests, a second one would meet the first's collectives."""
-    from dhm_keras.distribute import tensorflow as distribute
+    from dhm_keras.distribute import tensorflow_devices as distribute
 
     distribute._strategy.append(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))  # on a machine with GPUs, too
     return distribute._strategy[0]

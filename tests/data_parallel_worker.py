@@ -45,8 +45,7 @@ def main(devices, file):
         weights = np.linspace(0.5, 1.5, 9)
         more = model.fit(x, y, batch_size=4, sample_weight=weights, verbose=0)
         if distribute.is_chief():
-            with distribute.alone():
-                model.save_weights(file + ".weights.h5")
+            distribute.alone(lambda: model.save_weights(file + ".weights.h5"))
         predictions = model.main.predict(x, batch_size=4, verbose=0)
     np.savez(
         file,

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import batch, resnet8, sgd, tiny, values
+from networks import Kill, Killed, batch, resnet8, sgd, tiny, values
 
 import dhm_keras as dhm
 
@@ -169,6 +169,32 @@ def test_data_parallel_gives_one_strategy(mirrored):
 
 
 def test_more_devices_than_tensorflow_started_with(mirrored, monkeypatch):
-    monkeypatch.setattr("dhm_keras.distribute.tensorflow._strategy", [])
+    monkeypatch.setattr("dhm_keras.distribute.tensorflow_devices._strategy", [])
     with pytest.raises(RuntimeError, match="Expected at most 2, the number of logical CPUs"):
         enter(3)
+
+
+@pytest.mark.parametrize("synchronized", [True, False])
+def test_killed_within_an_epoch_on_two_replicas(mirrored, tmp_path, synchronized):
+    """To the bit, also what each replica has for itself: metrics, and statistics that are not synchronized."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (29, 8, 8, 3)).astype("uint8"), rng.integers(0, 3, 29)
+
+    def start(name, kill=None):
+        keras.utils.set_random_seed(3)
+        with mirrored.scope():
+            model = dhm.DHM(tiny(synchronized=synchronized))
+            model.compile(optimizer=sgd(0.01), metrics=["accuracy"])
+        data = dhm.data.TrainBatches(images, labels, 8, pad=1, flip=True)
+        callbacks = [dhm.callbacks.Resume(tmp_path / name, every=2), *([Kill(kill)] if kill else [])]
+        history = model.fit(data, epochs=2, validation_data=(images[:9], labels[:9]), callbacks=callbacks, verbose=0)
+        return history.history, values(model.variables), values(model.optimizer.variables)
+
+    whole = start("whole")
+    with pytest.raises(Killed):
+        start("killed", kill=7)
+    resumed = start("killed")
+    for one, other in zip(whole, resumed):
+        assert [*one] == [*other] or len(one) == len(other)
+        for value, expected in zip(other.values(), one.values()):
+            np.testing.assert_array_equal(value, expected)

@@ -159,7 +159,7 @@ def test_a_finished_run_notices_what_was_changed(tmp_path, whole):
     again = Run.open(tmp_path)
     assert again.result == {"epochs": 3} and again.history == whole.history
     assert not (tmp_path / "checkpoints").exists() and run.seconds > 0
-    keras.models.load_model(again.checked("last.keras")).load_weights(again.checked("best.weights.h5"))
+    keras.models.load_model(again.checked("last.keras")).network.load_weights(again.checked("best.weights.h5"))
     for name in ("history.csv", "best.weights.h5", "last.keras"):
         path = tmp_path / name
         right = path.read_bytes()
@@ -193,5 +193,5 @@ def test_a_best_epoch_is_the_first_of_equals(tmp_path):
     for epoch, accuracy in enumerate((0.5, 0.75, 0.75, 0.25)):
         variable.assign(np.full(variable.shape, epoch))
         keep.on_epoch_end(epoch, {"val_main_accuracy": accuracy})
-    model.load_weights(tmp_path / "best.weights.h5")
+    model.network.load_weights(tmp_path / "best.weights.h5")
     assert keras.ops.convert_to_numpy(variable).ravel()[0] == 1

@@ -7,7 +7,7 @@ import signal
 import keras
 import numpy as np
 import pytest
-from networks import batch, sgd, tiny
+from networks import Kill, Killed, batch, sgd, tiny
 
 import dhm_keras as dhm
 from dhm_keras import checkpoint, files
@@ -17,26 +17,6 @@ EPOCHS, STEPS = 3, 4
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (29, 8, 8, 3)).astype("uint8"), RNG.integers(0, 3, 29)  # a last batch of 5
 TEST = IMAGES[:9].astype("float32"), LABELS[:9]
-
-
-class Killed(Exception):
-    pass
-
-
-class Kill(keras.callbacks.Callback):
-    """Ends the training after so many steps of this start, as a kill would: nothing more is saved."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.steps = steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.steps -= bool(logs)
-        if not self.steps:
-            self.act()
-
-    def act(self):
-        raise Killed
 
 
 def make(rate=None, compiled=False, **kwargs):

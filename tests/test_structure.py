@@ -12,7 +12,7 @@ PACKAGE = ROOT / "dhm_keras"
 # What each module may import of this package. A new module needs a line here.
 MAY_IMPORT = {
     "analysis": set(),
-    "callbacks": {"export", "resume", "sampling", "trainer"},
+    "callbacks": {"distribute", "export", "resume", "sampling", "trainer"},
     "checkpoint": {"files"},
     "data": {"distribute"},
     "distribute": set(),
@@ -25,8 +25,8 @@ MAY_IMPORT = {
     "network": set(),
     "objective": set(),
     "optimizers": set(),
-    "resume": {"checkpoint", "files"},
-    "run": {"files", "resume"},
+    "resume": {"checkpoint", "distribute", "files"},
+    "run": {"distribute", "files", "resume"},
     "sampling": set(),
     "schedules": set(),
     "trainer": {"distribute", "logs", "network", "objective", "resume"},

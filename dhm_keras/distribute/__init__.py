@@ -8,28 +8,33 @@ import keras
 if keras.backend.backend() == "tensorflow":
     from dhm_keras.distribute.tensorflow import (
         all_sum,
-        alone,
         assign,
         checked_labels,
         compile_settings,
-        data_parallel,
-        deterministic,
         fresh_train_step,
-        is_chief,
         num_replicas,
         on_share,
-        process,
         run_step,
         share_of_mean,
-        strategy_of,
         symbolic_build,
         to_numpy,
         unless_empty,
         updating_only,
     )
     from dhm_keras.distribute.tensorflow_data import validation_data
+    from dhm_keras.distribute.tensorflow_devices import (
+        all_equal,
+        alone,
+        data_parallel,
+        deterministic,
+        is_chief,
+        num_devices,
+        process,
+        strategy_of,
+    )
 else:
     from dhm_keras.distribute.jax import (
+        all_equal,
         all_sum,
         alone,
         assign,
@@ -39,6 +44,7 @@ else:
         deterministic,
         fresh_train_step,
         is_chief,
+        num_devices,
         num_replicas,
         on_share,
         process,
@@ -53,6 +59,7 @@ else:
     )
 
 __all__ = [
+    "all_equal",
     "all_sum",
     "alone",
     "assign",
@@ -62,6 +69,7 @@ __all__ = [
     "deterministic",
     "fresh_train_step",
     "is_chief",
+    "num_devices",
     "num_replicas",
     "on_share",
     "process",

@@ -8,6 +8,7 @@ import warnings
 import jax
 import keras
 import numpy as np
+from jax.experimental import multihost_utils
 
 from dhm_keras.distribute.cluster import read_cluster
 
@@ -144,22 +145,52 @@ def run_step(step, arguments):
     return step(*arguments)
 
 
-@contextlib.contextmanager
-def alone():
-    """Within, Keras makes variables for this process alone: for what not all processes do, such as saving a model.
+def alone(function):
+    """Calls a function for this process alone: for what not all processes do, such as saving a model.
 
     In the scope of `data_parallel` a new variable, or NumPy values assigned to one, wait for all processes to do the
     same; saving makes variables that no one sees.
 
-    Yields:
-        Nothing.
+    Args:
+        function: Function without arguments.
+
+    Returns:
+        What it returns.
     """
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
-        yield
+        return function()
     finally:
         keras.distribution.set_distribution(distribution)
+
+
+def all_equal(model, numbers):
+    """Whether all processes have the same integers; all of them must ask.
+
+    Args:
+        model: A `keras.Model`.
+        numbers: Sequence of integers.
+
+    Returns:
+        Boolean.
+    """
+    if process()[1] == 1:
+        return True
+    everywhere = multihost_utils.process_allgather(np.array(numbers))
+    return bool((everywhere == everywhere[0]).all())
+
+
+def num_devices(model):
+    """Devices, of all machines together, that a model trains on.
+
+    Args:
+        model: A `keras.Model`.
+
+    Returns:
+        Integer.
+    """
+    return len(model.trainable_variables[0].value.sharding.device_set)
 
 
 def to_numpy(variable):
