@@ -275,11 +275,11 @@ def _remembering(callbacks):
     """`(place, callback, names)` of those that remember something; the place is its class and number within it."""
     count = {}
     for callback in callbacks:
-        name = type(callback).__name__
-        count[name] = count.get(name, 0) + 1
-        names = list(getattr(callback, "remembers", ()))
-        names += [name for kind, of_kind in REMEMBERED.items() if isinstance(callback, kind) for name in of_kind]
+        of_keras = [kind for kind in REMEMBERED if isinstance(callback, kind)]
+        names = [*getattr(callback, "remembers", ()), *(name for kind in of_keras for name in REMEMBERED[kind])]
         if names:
+            name = (of_keras or [type(callback)])[0].__name__  # a class of ours may stand in for Keras's
+            count[name] = count.get(name, 0) + 1
             yield f"{name}-{count[name]}", callback, names
 
 

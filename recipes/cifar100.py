@@ -5,6 +5,7 @@
     python recipes/cifar100.py --arch resnet32 --sampling bernoulli --seeds 5         # supplement D
     python recipes/cifar100.py --arch wrn28_10 --method baseline,dhm --corrupt 0.2    # supplement E
     python recipes/cifar100.py --arch wrn28_10 --method baseline,dhm --dropout 0.3    # supplement F
+    python recipes/cifar100.py --arch wrn28_10 --devices 4                     # four GPUs
     python recipes/cifar100.py --arch resnet20 --smoke                         # two short epochs: does it work?
 
 The recipe prints what it trains with and where each number is from; by default that is what the paper has for the
@@ -69,6 +70,7 @@ FOR_ALL = {
     "scope": ("mimic", "supplement D; eq. 8-9 have branch"),
     "direction": ("both", "the paper"),
     "precision": ("float32", "ours"),
+    "devices": (1, "ours; of each machine"),
 }
 SETTINGS = [*RECIPES["resnet"], *FOR_ALL]
 ARCHS = [name for name in dhm.models.names() if name.startswith(tuple(RECIPES))]
@@ -80,6 +82,8 @@ flags.DEFINE_list("method", "dhm", f"One or several of {','.join(METHODS)}.")
 flags.DEFINE_string("data_dir", None, "cifar-100-binary.tar.gz or its unpacked folder. Default: tensorflow-datasets.")
 flags.DEFINE_integer("seeds", 1, "Number of seeds; the paper has 5.", lower_bound=1)
 flags.DEFINE_string("run_dir", None, "Folder of the runs. Default: runs/cifar100/ARCH and the flags given.")
+flags.DEFINE_integer("devices", None, "GPUs, or CPU cores without one, that share each batch.", lower_bound=1)
+flags.DEFINE_boolean("synchronized", True, "On several devices, batch statistics of the whole batch (TensorFlow).")
 flags.DEFINE_integer("checkpoint_every", None, "Steps between checkpoints. Default: one an epoch.", lower_bound=1)
 flags.DEFINE_boolean("smoke", False, "Two epochs of 256 images; flags can say otherwise. Tests on as many.")
 flags.DEFINE_integer("epochs", None, "Epochs; the milestones of the schedule move in proportion.", lower_bound=1)
@@ -109,14 +113,19 @@ def main(arguments):
     for sentence in left_out():
         print(sentence)
     try:
-        runs, unfinished, data = prepare(settings, folder)
+        with dhm.distribute.data_parallel(settings["devices"]):  # before anything computes
+            runs, unfinished, data = prepare(settings, folder)
         for number, run in enumerate(unfinished, start=1):
             print(f"Run {number} of {len(unfinished)}: {run.folder}", flush=True)
-            train(run, data, epochs_after=(len(unfinished) - number) * settings["epochs"])
+            keras.utils.clear_session()
+            with dhm.distribute.data_parallel(settings["devices"]):
+                train(run, data, epochs_after=(len(unfinished) - number) * settings["epochs"])
     except KeyboardInterrupt:
         raise SystemExit("\ncifar100.py: stopped. The same command goes on from there.") from None
     except (ValueError, OSError, FloatingPointError) as error:  # of a run's folder, or its loss
         raise SystemExit(f"cifar100.py: {error}") from None
+    if not dhm.distribute.is_chief():  # the results are the first machine's to tell
+        return
     print_table(runs)
     draw_curves(runs, folder / "curves.png")
 
@@ -194,7 +203,10 @@ def config(settings, method, seed):
         "scope": settings["scope"] if sampled else None,
         "direction": settings["direction"] if mimics else None,
         "test_examples": settings["train_examples"] if FLAGS.smoke else None,
+        "processes": dhm.distribute.process()[1],
     }
+    if heeded["devices"] * heeded["processes"] > 1:
+        heeded["synchronized"] = FLAGS.synchronized
     return {"arch": FLAGS.arch, "method": method, "seed": seed, **heeded, "backend": keras.backend.backend()}
 
 
@@ -216,7 +228,6 @@ def train(run, data, epochs_after):
     """Trains one network and leaves history, logs, checkpoints, export and result in the run's folder."""
     (images, labels), test = data
     config, seed = run.config, run.config["seed"]
-    keras.utils.clear_session()
     keras.config.set_dtype_policy(config["precision"])
     keras.utils.set_random_seed(seed)
     batches = dhm.data.TrainBatches(images, labels, config["batch_size"], pad=4, flip=True, seed=seed)
@@ -226,6 +237,7 @@ def train(run, data, epochs_after):
         normalization=dhm.data.CIFAR100_MEAN_STD,
         **({"branches": ()} if config["method"] == "baseline" else {}),
         **({"dropout": config["dropout"]} if config["dropout"] else {}),
+        synchronized=config.get("synchronized", False),
     )
     model = dhm.DHM(network, method=config["method"], direction=config["direction"] or "both", name=run.folder.name)
     schedule = dhm.schedules.MultiStep(

@@ -1,6 +1,8 @@
 """Small networks and data that the tests share, and the release's names for the weights of the CIFAR networks."""
 
+import contextlib
 import re
+import socket
 
 import keras
 import numpy as np
@@ -78,6 +80,15 @@ class Kill(keras.callbacks.Callback):
 def batch(n=16, num_classes=3, shape=(8, 8, 3), seed=0):
     rng = np.random.default_rng(seed)
     return rng.standard_normal((n, *shape)).astype("float32"), rng.integers(0, num_classes, n)
+
+
+def free_ports(count):
+    """Ports of this machine that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 def sgd(learning_rate=0.1):

@@ -3,14 +3,13 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
-from networks import batch, sgd, values
+from networks import batch, free_ports, sgd, values
 
 import dhm_keras as dhm
 from dhm_keras import distribute
@@ -131,16 +130,10 @@ def test_mixed_precision_trains_on_two_devices(mixed):
         assert (scale == 2**15 and counter == 6) or (scale < 2**15 and counter < 6)  # an overflow halves and restarts
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def run_workers(files, devices):
     """Runs a process for each file; gives back what each wrote."""
     tests = pathlib.Path(__file__).parent
-    workers = [f"127.0.0.1:{free_port()}" for _ in files]
+    workers = [f"127.0.0.1:{port}" for port in free_ports(len(files))]
     environment = {**os.environ, "JAX_ENABLE_X64": "1", "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
     processes = []
     for index, file in enumerate(files):

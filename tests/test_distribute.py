@@ -170,7 +170,7 @@ def test_data_parallel_gives_one_strategy(mirrored):
 
 def test_more_devices_than_tensorflow_started_with(mirrored, monkeypatch):
     monkeypatch.setattr("dhm_keras.distribute.tensorflow_devices._strategy", [])
-    with pytest.raises(RuntimeError, match="Expected at most 2, the number of logical CPUs"):
+    with pytest.raises(ValueError, match="Expected at most 2, the number of logical CPUs"):
         enter(3)
 
 

@@ -3,26 +3,16 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from networks import free_ports
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 TESTS = pathlib.Path(__file__).parent
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def start(path, config=None):

@@ -37,9 +37,8 @@ def data_parallel(devices=None):
         Nothing.
 
     Raises:
-        ValueError: if there are fewer devices, the process trains with another number of them already, or TF_CONFIG is
-            malformed.
-        RuntimeError: if TensorFlow has started already and its devices can no longer be set up.
+        ValueError: if there are fewer devices, the process trains with another number of them already, TensorFlow has
+            started and its devices can no longer be set up, or TF_CONFIG is malformed.
     """
     if devices is not None and (not isinstance(devices, (int, np.integer)) or devices < 1):
         raise ValueError(f"Invalid value for argument `devices`. Expected an integer >= 1. Received: {devices!r}.")
@@ -70,7 +69,7 @@ def _one_machine(gpus, devices):
     except RuntimeError:  # TensorFlow has started
         there = len(tf.config.list_logical_devices("CPU"))
         if there < devices:
-            raise RuntimeError(
+            raise ValueError(
                 f"Invalid value for argument `devices`. Expected at most {there}, the number of logical CPUs that "
                 "TensorFlow has started with; to have more, enter `data_parallel` before anything computes. Received: "
                 f"{devices}."
@@ -87,7 +86,7 @@ def _several_machines(gpus, devices):
             tf.config.set_visible_devices(gpus[:devices], "GPU")
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
-        raise RuntimeError(
+        raise ValueError(
             "On several machines enter `dhm_keras.distribute.data_parallel` at the start of the program, before "
             f"anything computes. TensorFlow says: {error}"
         ) from error
@@ -156,17 +155,27 @@ def all_equal(model, numbers):
     Returns:
         Boolean.
     """
-    if process()[1] == 1:
+    index, count = process()
+    if count == 1:
         return True
-    strategy = model.distribute_strategy
+    strategy, own = model.distribute_strategy, np.zeros((count, len(numbers)), "float32")
+    own[index] = numbers
 
     @tf.function
-    def gather():
-        own = tf.constant([list(numbers)], "int64")
-        return strategy.run(lambda: tf.distribute.get_replica_context().all_gather(own, axis=0))
+    def everywhere():
+        return strategy.reduce("SUM", strategy.run(lambda: tf.constant(own)), axis=None)
 
-    everywhere = strategy.experimental_local_results(gather())[0].numpy()
-    return bool((everywhere == everywhere[0]).all())
+    table = everywhere().numpy()  # a row a process, times its devices
+    return bool((table == table[0]).all())
+
+
+def deterministic():
+    """Makes all operations deterministic on a machine without GPU, where that costs nothing; with one, does nothing.
+
+    A random seed must be set: `keras.utils.set_random_seed`.
+    """
+    if not tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
 
 
 def num_devices(model):
@@ -179,12 +188,3 @@ def num_devices(model):
         Integer.
     """
     return model.distribute_strategy.num_replicas_in_sync
-
-
-def deterministic():
-    """Makes all operations deterministic on a machine without GPU, where that costs nothing; with one, does nothing.
-
-    A random seed must be set: `keras.utils.set_random_seed`.
-    """
-    if not tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()
