@@ -243,6 +243,21 @@ def test_a_signal_saves_and_stops(tmp_path, kind, error, capsys, whole):
     assert_equal(whole, train(tmp_path))
 
 
+class InterruptTwice(Interrupt):
+    """As a user who does not wait for the end of the step: what follows the second one is not reached."""
+
+    def act(self):
+        super().act()
+        super().act()
+        raise AssertionError("the second Ctrl-C did not stop")
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, callbacks=[InterruptTwice(2)])
+    assert positions(tmp_path) == []
+
+
 class Poison(Kill):
     def act(self):
         variable = self.model.trainable_variables[0]

@@ -3,6 +3,7 @@
 import ast
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -67,3 +68,10 @@ def test_import_brings_no_tensorflow_on_jax():
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert process.stdout == "False\n", process.stderr
+
+
+def test_the_tests_that_the_docs_name_are_there():
+    named = [test for page in ROOT.glob("docs/*.md") for test in re.findall(r"(test_\w+\.py)::(\w+)", page.read_text())]
+    assert len(named) > 20
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), (file, name)
