@@ -52,6 +52,11 @@ class SampleBranches(keras.callbacks.Callback):
             raise ValueError(f"Invalid value for argument `scope`. Expected one of {SCOPES}. Received: {scope!r}.")
         self.sampler, self.p, self.k, self.scope, self.seed = sampler, p, k, scope, seed
 
+    @property
+    def settings(self):
+        """The arguments, a dict: what `Resume` compares."""
+        return {name: getattr(self, name) for name in ("sampler", "p", "k", "scope", "seed")}
+
     def on_train_begin(self, logs=None):
         check_model(self)
 

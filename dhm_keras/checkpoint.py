@@ -65,7 +65,7 @@ def write(folder, checkpoint):
     """
     folder = pathlib.Path(folder)
     notes = {"format": FORMAT, "epoch": checkpoint.epoch, "step": checkpoint.step, **checkpoint.notes}
-    text = np.frombuffer(json.dumps(notes).encode(), "uint8")
+    text = np.frombuffer(json.dumps(notes, default=_plain).encode(), "uint8")
     fresh = folder / "new.npz"
     with replacing(fresh) as partial:
         with open(partial, "wb") as file:
@@ -73,8 +73,10 @@ def write(folder, checkpoint):
         digest = sha256(partial)[:16]
     path = folder / f"epoch{checkpoint.epoch:04}-step{checkpoint.step:06}-{digest}.npz"
     fresh.rename(path)
-    others = [old for old in paths(folder) if old != path]  # some may be damaged and named as if they were newer
-    for old in others[KEPT - 1 :]:
+    others = [old for old in paths(folder) if old != path]
+    later = [old for old in others if _position(old) > (checkpoint.epoch, checkpoint.step)]  # damaged, or passed over
+    others = [old for old in others if old not in later]
+    for old in [*later, *others[KEPT - 1 :]]:
         old.unlink(missing_ok=True)
     return path
 
@@ -88,9 +90,14 @@ def paths(folder):
     Returns:
         List of `pathlib.Path`, empty if there is no such folder.
     """
-    files = [(match, path) for path in pathlib.Path(folder).glob("*.npz") if (match := _NAME.fullmatch(path.name))]
-    files.sort(key=lambda file: (int(file[0][1]), int(file[0][2]), file[1].stat().st_mtime), reverse=True)
-    return [path for _, path in files]
+    files = [path for path in pathlib.Path(folder).glob("*.npz") if _NAME.fullmatch(path.name)]
+    return sorted(files, key=lambda path: (_position(path), path.stat().st_mtime), reverse=True)
+
+
+def _position(path):
+    """`(epoch, step)`, as a file's name has them."""
+    name = _NAME.fullmatch(path.name)
+    return int(name[1]), int(name[2])
 
 
 def read_newest(folder):
@@ -116,6 +123,16 @@ def read_newest(folder):
     return None
 
 
+def _plain(value):
+    """NumPy values as JSON has them; for `json.dumps`."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(
+        f"A checkpoint cannot hold {value!r}. What callbacks remember, and what they add to the logs, are JSON values; "
+        "lists of arrays may be remembered, too."
+    )
+
+
 class _Damaged(Exception):
     """A checkpoint file that is not what was written."""
 
@@ -138,10 +155,9 @@ def _read(path):
     if form != FORMAT:
         raise ValueError(
             f"The checkpoint {path} has the format {reprlib.repr(form)}; this version of dhm_keras reads format "
-            f"{FORMAT}. Go on with the version that wrote it ({reprlib.repr(notes.get('dhm_keras'))}), or choose "
-            "another folder."
+            f"{FORMAT}. Go on with the version that wrote it, or choose another folder."
         )
     epoch, step = notes.pop("epoch", None), notes.pop("step", None)
-    if (repr(epoch), repr(step)) != (str(int(name[1])), str(int(name[2]))):
+    if (epoch, step) != _position(path):
         raise _Damaged("it is of another position than its name")
     return Checkpoint(epoch, step, arrays, notes, path)

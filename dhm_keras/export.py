@@ -118,12 +118,14 @@ def prepare(directory):
 
     Raises:
         ValueError: if it is an address and not a local path.
-        OSError: if it cannot be made.
+        OSError: if it cannot be made or written.
     """
     if "://" in str(directory):
         raise ValueError(f"Invalid value for argument `directory`. Expected a local path. Received: {directory!r}.")
     directory = pathlib.Path(directory).expanduser()
     directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK):
+        raise OSError(f"The folder {directory} cannot be written. Make it writable, or choose another.")
     return directory
 
 

@@ -153,6 +153,8 @@ def lock(folder):
             f"The folder {folder} is in use by another training ({holder or 'unknown process'}). Wait until it ends, "
             "stop it, or choose another folder."
         ) from None
+    except OSError:  # a file system that knows no locks: nobody guards the folder there
+        return file
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()

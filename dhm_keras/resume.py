@@ -6,6 +6,7 @@ import math
 import pathlib
 import signal
 import threading
+import zlib
 
 import keras
 import numpy as np
@@ -16,7 +17,8 @@ from dhm_keras import checkpoint, distribute, files
 REMEMBERED = {
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_weights", "best_epoch"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
-    keras.callbacks.ModelCheckpoint: ("best",),
+    keras.callbacks.ModelCheckpoint: ("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
+    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
     keras.callbacks.History: ("history", "epoch"),
 }
 
@@ -32,7 +34,10 @@ class Resume(keras.callbacks.Callback):
     training that was killed and is started again ends with the weights, optimizer state and history of one that ran
     through: bit for bit, on a CPU with deterministic operations, with the batches of `dhm_keras.data`, which are
     functions of (seed, epoch, step). Other data are entered at the beginning of an epoch only, and their order is up to
-    them.
+    them. For the steps of an epoch that were taken before, callbacks get empty logs.
+
+    On SIGTERM and Ctrl-C nothing new is saved where the data cannot be entered within an epoch, nor on several
+    machines, where the others are not asked; the checkpoints written before stand.
 
     The newest two checkpoints are kept; one that is damaged is told and passed over for the one before it. `fit`
     returns the history of all epochs. What is complete is not trained again; with more `epochs` it goes on.
@@ -53,8 +58,8 @@ class Resume(keras.callbacks.Callback):
 
     Raises:
         ValueError: in `fit`, if the folder holds checkpoints of another training (the message has the settings that
-            differ), of another format, or damaged ones alone; if `every` is given and the data cannot be entered within
-            an epoch.
+            differ), of a later epoch than asked for, of another format, or damaged ones alone; if `every` is given and
+            the data cannot be entered within an epoch.
         OSError: in `fit`, if another process has the folder, or a checkpoint cannot be written; saved ones stay.
         FloatingPointError: in `fit`, if the loss or a weight is not finite any more. The last good checkpoint stays.
         SystemExit: in `fit`, with the code 143, on SIGTERM after a checkpoint; `KeyboardInterrupt` on Ctrl-C.
@@ -66,11 +71,12 @@ class Resume(keras.callbacks.Callback):
             raise ValueError(f"Invalid value for argument `every`. Expected an integer >= 1. Received: {every!r}.")
         self.folder = pathlib.Path(folder).expanduser()
         self.every = every
+        self._settings = self._found = None
 
     # What `DHM.fit` does around the training
 
     @contextlib.contextmanager
-    def session(self, model, data, callbacks, epochs, initial_epoch):
+    def session(self, model, data, callbacks, epochs, initial_epoch, of_fit):
         """Within, the folder is this process's, and SIGTERM and Ctrl-C wait for the end of a step.
 
         Args:
@@ -79,6 +85,7 @@ class Resume(keras.callbacks.Callback):
             callbacks: List of the training's callbacks.
             epochs: Integer. Number of the last epoch.
             initial_epoch: Integer. Where to start without a checkpoint.
+            of_fit: Dict of JSON values, other arguments of `fit` that the result depends on.
 
         Yields:
             `(epoch, step)`, where to start.
@@ -90,7 +97,7 @@ class Resume(keras.callbacks.Callback):
                 f"{type(data).__name__}, which cannot be entered within an epoch as dhm_keras.data.TrainBatches can. "
                 f"Received: {self.every}. Leave it out: checkpoints are written at the end of each epoch."
             )
-        self._settings, self._signal = _settings(model, data), None
+        self._settings, self._signal = _settings(model, data, callbacks, of_fit), None
         self._remembering = list(_remembering(callbacks))
         held = contextlib.closing(files.lock(self.folder)) if distribute.is_chief() else contextlib.nullcontext()
         with held, self._signals_noted():
@@ -100,8 +107,9 @@ class Resume(keras.callbacks.Callback):
                 yield initial_epoch, 0
                 return
             self._check_settings(self._found.notes["settings"])
-            self._check_step(model)
+            self._check_position(model, epochs)
             yield (epochs, 0) if self._found.notes["stopped"] else (self._found.epoch, self._found.step)
+            self._settings = None
 
     def _check_processes(self, model):
         """Raises `ValueError` if the processes of several machines do not start from the same checkpoint."""
@@ -121,8 +129,14 @@ class Resume(keras.callbacks.Callback):
                 "another folder, or remove this one."
             )
 
-    def _check_step(self, model):
-        """Raises `ValueError` if the steps of an execution would pass the position of a checkpoint by."""
+    def _check_position(self, model, epochs):
+        """Raises `ValueError` if a checkpoint is beyond the end, or the steps of an execution would pass it by."""
+        if (self._found.epoch, self._found.step) > (epochs, 0):
+            raise ValueError(
+                f"Invalid value for argument `epochs`. {self._found.path} was written later: after epoch "
+                f"{self._found.epoch}, step {self._found.step}. Received: epochs={epochs}. Choose another folder for a "
+                "shorter training."
+            )
         if self._found.step % model.steps_per_execution:
             raise ValueError(
                 f"{self._found.path} was written after step {self._found.step} of an epoch, which is no multiple of "
@@ -139,7 +153,8 @@ class Resume(keras.callbacks.Callback):
         def note(number, frame):
             self._signal = number
             signal.signal(signal.SIGINT, before[signal.SIGINT])
-            print(f"\n{signal.Signals(number).name}: the training stops after this step.", flush=True)
+            with contextlib.suppress(RuntimeError):  # the signal came within a print
+                print(f"\n{signal.Signals(number).name}: the training stops after this step.", flush=True)
 
         before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -151,22 +166,21 @@ class Resume(keras.callbacks.Callback):
     # What Keras calls; `DHM.fit` puts this callback last
 
     def on_train_begin(self, logs=None):
+        if self._settings is None:
+            raise ValueError(
+                f"Resume works with `DHM.fit`, in a list of callbacks. Received: {self.model!r}. Train DHM(network) "
+                "instead of the network, and give no CallbackList."
+            )
         self._steps_at_once = self.model.steps_per_execution
-        if self._found is None:
-            return
-        self._restore("model", self.model.variables)
-        self._restore("optimizer", self.model.optimizer.variables)
-        for place, callback, names in self._remembering:
-            remembered = self._found.notes["callbacks"].get(place, {})
-            for name in names:
-                if name in remembered:
-                    setattr(callback, name, self._found.unpack(f"{place}/{name}", remembered[name]))
-        print(f"{self.model.name} goes on from {self._found.path}", flush=True)
+        if self._found:
+            self._restore_all()
+            print(f"{self.model.name} goes on from {self._found.path}", flush=True)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._step = epoch, 0
         if self._found and self._found.step and not self._found.notes["stopped"]:  # within this epoch
             self._step = self._found.step
+            self._restore_all()  # what callbacks change at the beginning of an epoch was changed before
             if len(self.model.metrics_variables) < sum(name.startswith("metrics/") for name in self._found.arrays):
                 _build_metrics(self.model, self._data.labels[:1])
             self._restore("metrics", self.model.metrics_variables)
@@ -192,7 +206,19 @@ class Resume(keras.callbacks.Callback):
         self._save(epoch + 1, 0)
         self._stop_if_told()
 
+    def on_train_end(self, logs=None):
+        self._stop_if_told()  # while the others ended
+
     # Its parts
+
+    def _restore_all(self):
+        self._restore("model", self.model.variables)
+        self._restore("optimizer", self.model.optimizer.variables)
+        for place, callback, names in self._remembering:
+            remembered = self._found.notes["callbacks"].get(place, {})
+            for name in names:
+                if name in remembered:
+                    setattr(callback, name, self._found.unpack(f"{place}/{name}", remembered[name]))
 
     def _save(self, epoch, step):
         model = self.model
@@ -283,21 +309,44 @@ def _remembering(callbacks):
             yield f"{name}-{count[name]}", callback, names
 
 
-def _settings(model, data):
+def optimizer_config(optimizer):
+    """What tells one optimizer from another: its serialized form, or its class where it has none.
+
+    Args:
+        optimizer: Keras optimizer.
+
+    Returns:
+        JSON value.
+    """
+    try:
+        return keras.saving.serialize_keras_object(optimizer)
+    except NotImplementedError:  # of a schedule without `get_config`
+        return type(optimizer).__name__
+
+
+def _settings(model, data, callbacks, of_fit):
     """What a training must have in common with the one that wrote a checkpoint: a flat dict of JSON values."""
     of_objective = {name: getattr(model, name) for name in OBJECTIVE}
     of_objective["divergence"] = getattr(model.divergence, "__name__", model.divergence)
+    readable = lambda value: value if isinstance(value, str | float | int) else repr(value)
     settings = {
         "backend": keras.backend.backend(),
         "devices": distribute.num_devices(model),
         "dtype": model.dtype_policy.name,
-        **{
-            name: value if isinstance(value, str | float | int) else repr(value) for name, value in of_objective.items()
-        },
-        "optimizer": keras.saving.serialize_keras_object(model.optimizer),
+        "network": _checksum(model.network),
+        **{name: readable(value) for name, value in of_objective.items()},
+        "optimizer": model.compiled_optimizer,
         "data": getattr(data, "settings", None),
+        **{type(callback).__name__: callback.settings for callback in callbacks if hasattr(callback, "settings")},
+        **of_fit,
     }
-    return json.loads(json.dumps(dict(_flat(settings))))
+    return json.loads(json.dumps(dict(_flat(settings)), default=repr))
+
+
+def _checksum(network):
+    """A number for the network's layers and their settings, whatever their names."""
+    layers = [[type(layer).__name__, dict(_flat(layer.get_config()))] for layer in network.layers]
+    return zlib.crc32(json.dumps(layers, default=lambda value: type(value).__name__).encode())
 
 
 def _flat(settings, prefix=""):

@@ -141,12 +141,18 @@ class Run:
             List of Keras callbacks that fill the folder, and go on from its checkpoints.
 
         Raises:
+            ValueError: if another process has finished the run, or made it one with other settings.
             OSError: if the folder cannot be written, or another process trains in it.
         """
         resume = Resume(self.path("checkpoints"), every)
         if not distribute.is_chief():
             return [resume]
+        if self._lock:
+            self._lock.close()
         self._lock = files.lock(self.folder)
+        Run(self.folder, self.config)  # it may have changed since this run looked
+        if self.result is not None:
+            raise ValueError(f"The run in {self.folder} was finished meanwhile by another process. Start again.")
         _write(self.folder / "config.json", {"format": FORMAT, **self.config})
         callbacks = [KeepBest(self.path("best.weights.h5")), Timings(self.path("timings.csv"))]
         if has_tensorboard():
@@ -170,11 +176,15 @@ class Run:
         names = [name for name in ("history.csv", "best.weights.h5", "last.keras") if (self.folder / name).exists()]
         _write(self.folder / "result.json", result, {name: files.sha256(self.folder / name) for name in names})
         shutil.rmtree(self.path("checkpoints"), ignore_errors=True)
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
 
 
 class KeepBest(keras.callbacks.Callback):
     """Keeps the network's weights of the epoch with main's highest validation accuracy, the first of equals.
+
+    They are written before the epoch's checkpoint. Where operations are not deterministic, an epoch that is trained
+    again, because the training was killed between the two, may leave the weights of its first time.
 
     Args:
         path: Path of the file, `*.weights.h5`.
@@ -196,7 +206,7 @@ class KeepBest(keras.callbacks.Callback):
 
 
 class HistoryFile(keras.callbacks.History):
-    """Keras's History, in a CSV file, too, which is there whole after each epoch.
+    """Keras's History, in a CSV file, too, which is there whole after each epoch; NaN where an epoch has no value.
 
     Args:
         path: Path.
@@ -207,12 +217,14 @@ class HistoryFile(keras.callbacks.History):
         self.path = path
 
     def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
+        for name in logs:
+            self.history.setdefault(name, [float("nan")] * len(self.epoch))
+        super().on_epoch_end(epoch, {**dict.fromkeys(self.history, float("nan")), **logs})
         columns = {"epoch": self.epoch, **dict(sorted(self.history.items()))}
         with files.replacing(self.path) as partial, open(partial, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
-            writer.writerows(zip(*columns.values()))
+            writer.writerows(zip(*columns.values(), strict=True))
 
 
 class Timings(keras.callbacks.Callback):
@@ -230,9 +242,9 @@ class Timings(keras.callbacks.Callback):
         self._begin = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        is_new = not self.path.exists()
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(("epoch,seconds\n" if is_new else "") + f"{epoch},{time.perf_counter() - self._begin:.3f}\n")
+        rows = self.path.read_text(encoding="utf-8") if self.path.exists() else "epoch,seconds\n"
+        with files.replacing(self.path) as partial:
+            partial.write_text(f"{rows}{epoch},{time.perf_counter() - self._begin:.3f}\n", encoding="utf-8")
 
 
 def best_and_last(history, heads):

@@ -13,7 +13,7 @@ from dhm_keras import distribute
 from dhm_keras.logs import HeadLogs
 from dhm_keras.network import Network
 from dhm_keras.objective import Objective, check_labels, read_config, sort_heads, targets
-from dhm_keras.resume import in_order
+from dhm_keras.resume import in_order, optimizer_config
 
 SCOPES = ("mimic", "branch")
 
@@ -268,6 +268,7 @@ class DHM(keras.Model):
             )
         self._routing.functions.clear()  # they hold the optimizer they were made with
         super().compile(optimizer=optimizer, metrics=metrics, **distribute.compile_settings(self, kwargs))
+        self.compiled_optimizer = optimizer_config(self.optimizer)  # as it is before a training changes its rate
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
         """As `keras.Model.fit`. Endless batches of `dhm_keras.data` start at `initial_epoch`, one epoch an epoch.
@@ -290,14 +291,19 @@ class DHM(keras.Model):
             kwargs["validation_data"], steps = distribute.validation_data(validation, of_validation, strategy)
             if steps is not None:
                 kwargs["validation_steps"] = min(steps, kwargs.get("validation_steps") or steps)
+        _check_processes(self)
         callbacks, resume = in_order(callbacks)
-        start = kwargs.pop("initial_epoch", 0)
-        session = resume.session(self, x, callbacks, epochs, start) if resume else contextlib.nullcontext((start, 0))
+        start, steps = kwargs.pop("initial_epoch", 0), kwargs.get("steps_per_epoch")
+        session = contextlib.nullcontext((start, 0))
+        if resume:
+            of_fit = {"batch_size": batch_size, "steps_per_epoch": steps, "class_weight": kwargs.get("class_weight")}
+            session = resume.session(self, x, callbacks, epochs, start, of_fit)
         before = self._routing.heads, self._routing.pairs
         try:
             with session as (epoch, step):
                 if hasattr(x, "starting_at"):
-                    x = x.starting_at(epoch, step).for_backend(distribute.strategy_of(self))
+                    x = x.starting_at(*divmod(epoch * steps + step, x.steps_per_epoch))
+                    x = x.for_backend(distribute.strategy_of(self))
                 return super().fit(x, y, batch_size, epochs, verbose, callbacks, initial_epoch=epoch, **kwargs)
         finally:  # a callback's draw does not outlive the training, however it ended
             self._routing.heads, self._routing.pairs = before
@@ -346,6 +352,16 @@ class DHM(keras.Model):
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+
+def _check_processes(model):
+    """Raises `ValueError` if there are several processes, and a model was built for one alone."""
+    count = distribute.process()[1]
+    if distribute.num_devices(model) < count:
+        raise ValueError(
+            f"TF_CONFIG lists {count} processes, and this model was built for one alone: they would train apart. Build "
+            "and compile it within dhm_keras.distribute.data_parallel(), or unset TF_CONFIG."
+        )
 
 
 def _refuse_endless(data):

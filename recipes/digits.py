@@ -103,12 +103,12 @@ def train_all(runs, epochs):
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
     jobs = FLAGS.jobs or (1 if shutil.which("nvidia-smi") else min(len(cores), max(len(runs), 1)))
     spawn = multiprocessing.get_context("spawn")
-    workers, epochs_done = spawn.Value("i", 0), spawn.Value("i", 0)
+    workers, epochs_done, stopping = spawn.Value("i", 0), spawn.Value("i", 0), spawn.Value("b", 0)
     print(f"Training {len(runs)} runs, {jobs} at a time", flush=True)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # through the exit below
     bar = keras.utils.Progbar(len(runs) * epochs, unit_name="epoch") if sys.stdout.isatty() else None
     with concurrent.futures.ProcessPoolExecutor(
-        jobs, spawn, initializer=start_worker, initargs=(workers, epochs_done, cores, jobs)
+        jobs, spawn, initializer=start_worker, initargs=(workers, epochs_done, stopping, cores, jobs)
     ) as pool:
         pending = {pool.submit(train, run): run for run in runs}
         try:
@@ -122,16 +122,17 @@ def train_all(runs, epochs):
                     error, seconds = run.result["last_error"], run.seconds
                     print(f" {run.folder.name}: test error {error:.2f} %, {seconds:.0f} s", flush=True)
         except BaseException:  # Ctrl-C, SIGTERM, or a run that failed: the others save where they are
+            stopping.value = 1
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():
                 worker.terminate()
             raise
 
 
-def start_worker(workers, epochs_done, cores, jobs):
+def start_worker(workers, epochs_done, stopping, cores, jobs):
     """Runs once in each process, before TensorFlow or JAX look how many cores there are."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    Progress.epochs_done = epochs_done
+    Progress.epochs_done, Progress.stopping = epochs_done, stopping
     with workers:
         number, workers.value = workers.value, workers.value + 1
     if hasattr(os, "sched_setaffinity") and len(cores) >= jobs:
@@ -145,9 +146,9 @@ def end_with_parent():
 
 
 class Progress(keras.callbacks.Callback):
-    """Counts the epochs of all processes."""
+    """Counts the epochs of all processes; `stopping` says that no run is to begin any more."""
 
-    epochs_done = None
+    epochs_done = stopping = None
 
     def on_epoch_end(self, epoch, logs=None):
         with self.epochs_done:
@@ -156,6 +157,8 @@ class Progress(keras.callbacks.Callback):
 
 def train(run):
     """Trains one network and leaves history, logs, checkpoints and result in the run's folder."""
+    if Progress.stopping.value:  # the pool had handed it out before
+        return
     dhm.distribute.deterministic()
     method, seed, epochs = run.config["method"], run.config["seed"], run.config["epochs"]
     (images, labels), test = dhm.data.digits()

@@ -195,6 +195,6 @@ def test_killed_within_an_epoch_on_two_replicas(mirrored, tmp_path, synchronized
         start("killed", kill=7)
     resumed = start("killed")
     for one, other in zip(whole, resumed):
-        assert [*one] == [*other] or len(one) == len(other)
+        assert len(one) == len(other) > 10  # names of the optimizer's variables are numbered
         for value, expected in zip(other.values(), one.values()):
             np.testing.assert_array_equal(value, expected)

@@ -90,11 +90,21 @@ def test_a_disk_that_gets_full_in_a_training_costs_nothing_that_was_saved(tmp_pa
     after = content(tmp_path)
     assert len(fault.before) >= 5 and not [path for path in after if "partial" in path]
     for path, digest in fault.before.items():
-        assert after[path] == digest or path.endswith((".csv", ".h5")) or "tfevents" in path, path
+        assert after[path] == digest or path.endswith(".csv") or "tfevents" in path, path
     assert [path.name[:18] for path in checkpoint.paths(tmp_path / "checkpoints")] == ["epoch0001-step0000"]
     resumed = train(Run(tmp_path, {"seed": 0}))
     assert resumed.history == whole.history
     assert content(tmp_path)[str(tmp_path / "history.csv")] == content(whole.folder)[str(whole.folder / "history.csv")]
+
+
+def test_a_disk_that_is_full_for_a_checkpoint_keeps_the_others(tmp_path):
+    state = lambda step: checkpoint.Checkpoint(0, step, {"model/0": np.ones(10_000)}, {})
+    for step in (1, 2):
+        checkpoint.write(tmp_path, state(step))
+    before = content(tmp_path)
+    with full_disk(), pytest.raises(OSError, match=r"cannot be written \(File too large\)"):
+        checkpoint.write(tmp_path, state(3))
+    assert content(tmp_path) == before and checkpoint.read_newest(tmp_path).step == 2
 
 
 def test_a_disk_that_is_full_for_the_best_weights_keeps_the_old_ones(tmp_path):

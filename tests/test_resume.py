@@ -190,6 +190,7 @@ def written(tmp_path_factory):
         ({"rate": 0.3}, r"optimizer.config.learning_rate.*: None there|optimizer.config.learning_rate: .* 0.3 here"),
         ({"seed": 5}, "data.seed: 1 there, 5 here"),
         ({"labels": (LABELS + 1) % 3}, r"data.labels: \d+ there, \d+ here"),
+        ({"sampled": True}, "SampleBranches.p: None there, 0.5 here"),
     ],
 )
 def test_another_training_in_the_folder_is_refused_with_what_differs(written, change, words):
@@ -197,15 +198,20 @@ def test_another_training_in_the_folder_is_refused_with_what_differs(written, ch
     model = make(change.get("rate"), **change.get("model", {}))
     data = dhm.data.TrainBatches(IMAGES, change.get("labels", LABELS), 8, pad=1, flip=True, seed=change.get("seed", 1))
     with pytest.raises(ValueError, match=words):
-        train(written, model=model, data=data)
+        train(written, model=model, data=data, sampled=change.get("sampled", False))
     assert checkpoint.paths(written) == before
 
 
 def test_another_network_is_refused(written):
     model = dhm.DHM(tiny(num_classes=4, dropout=0.3))
     model.compile(optimizer=sgd(dhm.schedules.Cosine(0.05, STEPS, EPOCHS)))
-    with pytest.raises(ValueError, match=r"is not of this model.*the first that differs: .*/kernel"):
+    with pytest.raises(ValueError, match=r"network: \d+ there, \d+ here"):
         train(written, model=model)
+    found = checkpoint.read_newest(written)
+    resume = Resume(written)
+    resume._found = found
+    with pytest.raises(ValueError, match=r"is not of this model.*the first that differs: .*/kernel"):
+        resume._restore("model", model.variables)
 
 
 def test_another_format_is_refused(written, monkeypatch):
@@ -284,3 +290,50 @@ def test_wrong_arguments(tmp_path, every):
 def test_two_of_them_are_refused(tmp_path):
     with pytest.raises(ValueError, match="Expected one Resume"):
         train(tmp_path, callbacks=[Resume(tmp_path / "other")])
+
+
+def test_what_callbacks_change_at_the_beginning_of_an_epoch_is_changed_once(tmp_path):
+    def start(name, kill=None):
+        rates = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)
+        return train(tmp_path / name, every=2, kill=kill, model=make(rate=0.1), callbacks=[rates])
+
+    whole = start("whole")
+    assert whole[0]["learning_rate"] == pytest.approx([0.05, 0.025, 0.0125])
+    assert start("killed", kill=7) is None
+    assert_equal(whole, start("killed"))
+
+
+def test_fewer_steps_an_epoch_than_the_data_have(tmp_path):
+    def start(name, kill=None):
+        callbacks = [Resume(tmp_path / name, every=2), *([Kill(kill)] if kill else [])]
+        data, model = dhm.data.TrainBatches(IMAGES, LABELS, 8, seed=1), make()
+        history = model.fit(data, epochs=3, steps_per_epoch=3, callbacks=callbacks, verbose=0).history
+        return history, [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+
+    whole = start("whole")
+    with pytest.raises(Killed):
+        start("killed", kill=6)
+    assert_equal(whole, start("killed"))
+
+
+def test_a_shorter_training_is_refused(tmp_path):
+    train(tmp_path, epochs=2)
+    with pytest.raises(ValueError, match=r"written later: after epoch 2, step 0. Received: epochs=1"):
+        train(tmp_path, epochs=1)
+
+
+def test_a_plain_keras_model_is_refused(tmp_path):
+    model = tiny()
+    model.compile("sgd", dict.fromkeys(model.output, "mse"))
+    with pytest.raises(ValueError, match=r"Resume works with `DHM\.fit`"):
+        model.fit(IMAGES, {head: np.zeros((29, 3)) for head in model.output}, callbacks=[Resume(tmp_path)], verbose=0)
+
+
+def test_a_signal_at_the_end_is_heard(tmp_path):
+    class AtTheEnd(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stopped:
+        train(tmp_path, epochs=1, callbacks=[AtTheEnd()])
+    assert stopped.value.args == (143,) and positions(tmp_path)[0] == (1, 0)
