@@ -103,13 +103,15 @@ class Resume(keras.callbacks.Callback):
         with held, self._signals_noted():
             self._found = checkpoint.read_newest(self.folder)
             self._check_processes(model)
-            if self._found is None:
-                yield initial_epoch, 0
-                return
-            self._check_settings(self._found.notes["settings"])
-            self._check_position(model, epochs)
-            yield (epochs, 0) if self._found.notes["stopped"] else (self._found.epoch, self._found.step)
-            self._settings = None
+            start = initial_epoch, 0
+            if self._found:
+                self._check_settings(self._found.notes["settings"])
+                self._check_position(model, epochs)
+                start = (epochs, 0) if self._found.notes["stopped"] else (self._found.epoch, self._found.step)
+            try:
+                yield start
+            finally:
+                self._settings = self._found = None
 
     def _check_processes(self, model):
         """Raises `ValueError` if the processes of several machines do not start from the same checkpoint."""

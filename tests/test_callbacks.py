@@ -174,7 +174,7 @@ def test_progress_tells_errors_and_the_time_left(capsys, monkeypatch):
         progress.on_epoch_begin(epoch)
         for step in range(3):
             now[0] += 180 if epoch == step == 0 else 80
-            progress.on_train_batch_end(step)
+            progress.on_train_batch_end(step, {"loss": 1.0})
         logs = {f"val_{head}_accuracy": 0.25 + 0.5 * epoch for head in ("main", "aux1")}
         progress.on_epoch_end(epoch, {"loss": 1.23456, **logs})
     assert capsys.readouterr().out.splitlines() == [
