@@ -11,6 +11,7 @@ import io
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,30 +29,37 @@ def start(folder):
     """A process of its own group that trains three methods for two epochs, two at a time."""
     command = [sys.executable, "recipes/digits.py", "--smoke", "--jobs=2", f"--run_dir={folder}"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "log", "a") as log:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
 
 
 def run_through(folder):
-    """Seconds it took."""
-    begin = time.perf_counter()
-    process = start(folder)
-    printed, _ = process.communicate(timeout=600)
+    """`(first, last)`: the seconds at which its first training began and its last one was done."""
+    begin, process, first, last = time.perf_counter(), start(folder), None, None
+    while process.poll() is None:
+        try:
+            process.wait(0.05)
+        except subprocess.TimeoutExpired:
+            seconds = time.perf_counter() - begin
+            first = first or (seconds if list(folder.glob("*-0/config.json")) else None)
+            last = last or (seconds if len(list(folder.glob("*-0/result.json"))) == 3 else None)
     if process.returncode:
-        raise RuntimeError(f"The recipe failed:\n{printed.decode()[-3000:]}")
-    return time.perf_counter() - begin
+        raise RuntimeError(f"The recipe failed:\n{(folder / 'log').read_text()[-3000:]}")
+    return first, last
 
 
 def killed(folder, seconds):
-    """Kills a start after so many seconds; whether a run had begun, and not all were done."""
+    """Kills a start after so many seconds; whether a training was at work."""
     process = start(folder)
     try:
-        process.communicate(timeout=seconds)
+        process.wait(seconds)
         return False
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.wait()
         return bool(list(folder.glob("*-0/checkpoints")))
 
 
@@ -85,15 +93,13 @@ def differences(folder, other):
 def kill_and_compare(folder, times, seed):
     """Yields, for each time, the moments of the kills within trainings and the names of what differs."""
     folder, rng = pathlib.Path(folder), random.Random(seed)
-    seconds = run_through(folder / "whole")
+    first, last = run_through(folder / "whole")
     for number in range(times):
-        again, moments, kills = folder / f"{number}", [], rng.choice((1, 2))
-        for _ in range(10):
-            moment = rng.uniform(0.2, 0.95) * seconds
-            if len(moments) < kills and killed(again, moment):
-                moments.append(moment)
-        if not moments:
-            raise RuntimeError("No kill met a training.")
+        again, moments = folder / f"{number}", []
+        while not moments:
+            shutil.rmtree(again, ignore_errors=True)
+            drawn = [rng.uniform(first, last) for _ in range(rng.choice((1, 2)))]
+            moments = [moment for moment in drawn if killed(again, moment)]
         run_through(again)
         yield moments, differences(folder / "whole", again)
 
