@@ -29,7 +29,9 @@ def train(strategy, make, x, y, active=None, epochs=1, **kwargs):
 
 
 @pytest.mark.parametrize(
-    "active", [None, pytest.param(("aux1",), marks=pytest.mark.slow), ()], ids=["all", "aux1", "none"]
+    "active",
+    [pytest.param(None, marks=pytest.mark.slow), pytest.param(("aux1",), marks=pytest.mark.slow), ()],
+    ids=["all", "aux1", "none"],
 )
 def test_two_replicas_equal_one_device(mirrored, active, float64):
     # In float64: in float32 a rounding can flip a ReLU, and then the first convolution differs by 1e-5.
@@ -59,9 +61,8 @@ def test_frozen_branches_stay_frozen_on_every_replica(mirrored):
             assert np.array_equal(local.numpy(), before[variable.path]) == frozen, variable.path
 
 
-@pytest.mark.parametrize(
-    "mixed", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)], indirect=True
-)
+@pytest.mark.parametrize("mixed", ["mixed_float16", "mixed_bfloat16"], indirect=True)
+@pytest.mark.slow
 def test_mixed_precision_trains_on_two_replicas(mirrored, mixed):
     x, y = batch(64)
     model, history, _ = train(mirrored, lambda: tiny(synchronized=True), x, y, epochs=12)
@@ -71,6 +72,7 @@ def test_mixed_precision_trains_on_two_replicas(mirrored, mixed):
     np.testing.assert_allclose(history["loss"], alone["loss"], rtol=0.05)
 
 
+@pytest.mark.slow
 def test_sampling_under_a_strategy(mirrored):
     x, y = batch(32)
     sampler = dhm.callbacks.SampleBranches("bernoulli", scope="branch")
@@ -178,7 +180,8 @@ def test_more_devices_than_tensorflow_started_with(mirrored, monkeypatch):
         enter(3)
 
 
-@pytest.mark.parametrize("synchronized", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("synchronized", [True, False])
 def test_killed_within_an_epoch_on_two_replicas(mirrored, tmp_path, synchronized):
     """To the bit, also what each replica has for itself: metrics, and statistics that are not synchronized."""
     rng = np.random.default_rng(0)

@@ -63,6 +63,7 @@ def test_digits_trains_three_methods_draws_exports_and_keeps_what_is_done(tmp_pa
     assert "corrupt: 0.4 there, 0.1 here" in third.stderr
 
 
+@pytest.mark.slow
 def test_digits_on_jax_without_tensorflow(tmp_path):
     process = start(
         "recipes/digits.py", "--smoke", "--jobs=1", f"--run_dir={tmp_path}/runs", **without_tensorflow(tmp_path)
@@ -116,6 +117,7 @@ def test_cifar100_trains_compares_draws_exports_and_keeps_what_is_done(tmp_path,
     assert third.returncode == 1 and "Traceback" not in third.stderr and "corrupt: 0.5 there, 0.0 here" in third.stderr
 
 
+@pytest.mark.slow
 def test_cifar100_on_jax_without_tensorflow(tmp_path, cifar):
     process = start(
         "recipes/cifar100.py",

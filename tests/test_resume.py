@@ -23,7 +23,7 @@ def make(rate=None, compiled=False, **kwargs):
     """A model with everything that has a state: momentum, a schedule, dropout, metrics of `compile`."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(3)
-    model = dhm.DHM(tiny(dropout=0.3), **kwargs)
+    model = dhm.DHM(tiny(names=("main", "aux1"), dropout=0.3), **kwargs)
     optimizer = sgd(rate or dhm.schedules.Cosine(0.05, STEPS, EPOCHS))
     metrics = ["accuracy", keras.metrics.SparseCategoricalCrossentropy(from_logits=True)]
     # A graph takes longer to trace than these few steps.
@@ -82,7 +82,7 @@ def whole(tmp_path_factory):
     return train(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize("steps", [1, 4, 5])
+@pytest.mark.parametrize("steps", [4, 5])
 def test_killed_with_a_checkpoint_an_epoch(tmp_path, steps, whole):
     assert train(tmp_path, kill=steps) is None
     assert_equal(whole, train(tmp_path))
@@ -90,18 +90,18 @@ def test_killed_with_a_checkpoint_an_epoch(tmp_path, steps, whole):
 
 def test_early_stopping_and_plateau_remember(tmp_path):
     def callbacks():
-        stop = keras.callbacks.EarlyStopping("val_loss", patience=4, min_delta=0.5, restore_best_weights=True)
-        return [stop, keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=2, min_delta=0.5)]
+        stop = keras.callbacks.EarlyStopping("val_loss", patience=2, min_delta=0.5, restore_best_weights=True)
+        return [stop, keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=1, min_delta=0.5)]
 
     def start(folder, kill=None):
         mine = callbacks()
-        result = train(folder, kill=kill, model=make(rate=0.3), epochs=12, callbacks=mine)
+        result = train(folder, kill=kill, model=make(rate=0.3), epochs=8, callbacks=mine)
         return result, mine[0]
 
     whole, stop = start(tmp_path / "whole")
     epochs = len(whole[0]["loss"])
-    assert 4 < epochs < 12 and whole[0]["learning_rate"][-1] < 0.3  # both have acted
-    start(tmp_path / "killed", kill=STEPS * (epochs - 2) + 1)
+    assert 2 < epochs < 8 and whole[0]["learning_rate"][-1] < 0.3  # both have acted
+    start(tmp_path / "killed", kill=STEPS * (epochs - 1) + 1)
     resumed, again = start(tmp_path / "killed")
     assert_equal(whole, resumed)
     assert (again.best, again.best_epoch, again.stopped_epoch) == (stop.best, stop.best_epoch, stop.stopped_epoch)
@@ -203,7 +203,7 @@ def test_another_training_in_the_folder_is_refused_with_what_differs(written, ch
 
 
 def test_another_network_is_refused(written):
-    model = dhm.DHM(tiny(num_classes=4, dropout=0.3))
+    model = dhm.DHM(tiny(num_classes=4, names=("main", "aux1"), dropout=0.3))
     model.compile(optimizer=sgd(dhm.schedules.Cosine(0.05, STEPS, EPOCHS)))
     with pytest.raises(ValueError, match=r"network: \d+ there, \d+ here"):
         train(written, model=model)
