@@ -123,9 +123,9 @@ def train_all(runs, epochs):
                     print(f" {run.folder.name}: test error {error:.2f} %, {seconds:.0f} s", flush=True)
         except BaseException:  # Ctrl-C, SIGTERM, or a run that failed: the others save where they are
             stopping.value = 1
-            pool.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():
                 worker.terminate()
+            pool.shutdown(cancel_futures=True)
             raise
 
 
