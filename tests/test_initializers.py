@@ -4,13 +4,20 @@ import keras
 import numpy as np
 import pytest
 
-from dhm_keras.initializers import RandomNormal, RandomUniform
+from dhm_keras.initializers import RandomUniform, VarianceScaling
 
 
 @pytest.mark.parametrize(
     "initializer, draws",
     [
-        (RandomNormal(1.0, 0.5, seed=7), 1 + 0.5 * np.random.default_rng(7).standard_normal((3, 40), "float32")),
+        (
+            VarianceScaling(2.0, "fan_out", seed=7),
+            0.05**0.5 * np.random.default_rng(7).standard_normal((3, 40), "float32"),
+        ),
+        (
+            VarianceScaling(1 / 3, "fan_in", "uniform", seed=7),
+            3**-0.5 * (2 * np.random.default_rng(7).random((3, 40), "float32") - 1),
+        ),
         (RandomUniform(-0.2, 0.6, seed=7), -0.2 + 0.8 * np.random.default_rng(7).random((3, 40), "float32")),
     ],
 )
@@ -27,7 +34,7 @@ def test_draws_are_numpys_whatever_the_dtype(initializer, draws):
 def test_without_a_seed_the_global_one_decides():
     def two():
         keras.utils.set_random_seed(5)
-        return [keras.ops.convert_to_numpy(RandomNormal()((20,))) for _ in range(2)]
+        return [keras.ops.convert_to_numpy(VarianceScaling()((20, 1))) for _ in range(2)]
 
     (one, other), again = two(), two()
     assert not np.array_equal(one, other)  # each layer draws its own
@@ -37,4 +44,21 @@ def test_without_a_seed_the_global_one_decides():
 def test_a_wrong_seed_is_named():
     for seed in (-1, keras.random.SeedGenerator(3)):
         with pytest.raises(ValueError, match="`seed`"):
-            RandomNormal(seed=seed)((3,))
+            VarianceScaling(seed=seed)((3, 3))
+
+
+@pytest.mark.parametrize("mode", ["fan_in", "fan_out"])
+@pytest.mark.parametrize("shape", [(5, 7), (3, 3, 5, 7)])
+def test_the_fan_is_keras(mode, shape):
+    for of_keras, distribution in (("untruncated_normal",) * 2, ("uniform",) * 2):
+        expected = keras.initializers.VarianceScaling(1.7, mode, of_keras, seed=0)(shape)
+        draws = VarianceScaling(1.7, mode, distribution, seed=0)(shape)
+        ratio = keras.ops.std(draws) / keras.ops.std(expected)
+        assert 0.6 < float(ratio) < 1.6  # other draws of the same variance; another fan is a factor of 1.2 or 3 off
+
+
+def test_wrong_modes_are_named():
+    with pytest.raises(ValueError, match="`mode`"):
+        VarianceScaling(mode="fan_avg")
+    with pytest.raises(ValueError, match="`distribution`"):
+        VarianceScaling(distribution="truncated_normal")

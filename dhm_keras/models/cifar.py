@@ -1,7 +1,6 @@
 """What the CIFAR networks share: a branch as a row of a table, the common layers, their checks, builders by name."""
 
 import dataclasses
-import math
 import numbers
 from collections.abc import Mapping
 
@@ -9,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from dhm_keras.initializers import RandomNormal, RandomUniform
+from dhm_keras.initializers import RandomUniform, VarianceScaling
 from dhm_keras.layers import BatchNormalization
 from dhm_keras.network import Network
 
@@ -103,7 +102,7 @@ class Builder:
             strides=stride,
             padding="valid" if stride > 1 else "same",
             use_bias=False,
-            kernel_initializer=RandomNormal(stddev=math.sqrt(2 / (size**2 * width))),  # He's, by fan-out
+            kernel_initializer=VarianceScaling(2.0, "fan_out"),  # He's
             name=name,
         )(x)
 
@@ -119,7 +118,7 @@ class Builder:
         bound = features.shape[-1] ** -0.5
         return layers.Dense(
             num_classes,
-            kernel_initializer=RandomUniform(-bound, bound),
+            kernel_initializer=VarianceScaling(1 / 3, "fan_in", "uniform"),
             bias_initializer=RandomUniform(-bound, bound),
             dtype=_full_precision(),
             name=name,
