@@ -6,6 +6,7 @@ from dhm_keras import (
     data,
     distribute,
     export,
+    forking,
     initializers,
     layers,
     models,
@@ -14,16 +15,20 @@ from dhm_keras import (
     sampling,
     schedules,
 )
+from dhm_keras.forking import Branch, fork
 from dhm_keras.trainer import DHM
 
 __version__ = "0.1.0"
 __all__ = [
     "DHM",
+    "Branch",
     "analysis",
     "callbacks",
     "data",
     "distribute",
     "export",
+    "fork",
+    "forking",
     "initializers",
     "layers",
     "models",

@@ -6,16 +6,16 @@ import shutil
 
 import keras
 
-from dhm_keras.network import Network
+from dhm_keras.network import Network, set_weights
 
 
 def export_main(model, directory):
     """Writes the main head as the next version in `directory`.
 
     The signature `serving_default` takes `images` and gives `logits`, float32 `(batch, classes)`, equal to the float32
-    evaluation of the weights whatever the training precision. A network that begins with a normalization layer takes
-    raw images, uint8 `(batch, height, width, channels)`, any other float32 images as it was trained on. No variable of
-    a branch is in it, each variable once. The folder appears when it is complete.
+    evaluation of the weights whatever the training precision. A network that begins with normalization or rescaling
+    takes raw images, uint8 `(batch, height, width, channels)`, any other float32 images as it was trained on. No
+    variable of a branch is in it, each variable once. The folder appears when it is complete.
 
     Example:
 
@@ -48,7 +48,8 @@ def export_main(model, directory):
     directory = prepare(directory)
     main = float32_copy(model.main)
     shape = main.inputs[0].shape
-    takes_raw = len(shape) == 4 and any(isinstance(layer, keras.layers.Normalization) for layer in main.layers[:2])
+    of_raw = (keras.layers.Normalization, keras.layers.Rescaling)
+    takes_raw = len(shape) == 4 and any(isinstance(layer, of_raw) for layer in main.layers[:2])
     spec = tf.TensorSpec(shape, tf.uint8 if takes_raw else tf.float32, name="images")
 
     @tf.function(input_signature=[spec])
@@ -90,7 +91,7 @@ def float32_copy(main):
         copy = Network.from_config(_in_float32(main.get_config()))
     finally:
         keras.config.set_dtype_policy(policy)
-    copy.set_weights(main.get_weights())
+    set_weights(copy, main.get_weights())
     return copy
 
 

@@ -25,6 +25,21 @@ class Network(keras.Model):
             super().__init__(*args, **kwargs)
 
 
+def set_weights(layer, weights):
+    """As `layer.set_weights`, also for `keras.layers.Normalization`, which computes with constants made of its weights.
+
+    Args:
+        layer: Layer or model.
+        weights: As `layer.get_weights()` of another.
+    """
+    layer.set_weights(weights)
+    parts = [layer]
+    for part in parts:
+        parts += getattr(part, "layers", [])
+        if isinstance(part, keras.layers.Normalization):
+            part.finalize_state()
+
+
 @contextlib.contextmanager
 def recursion_limit(limit):
     """Within, Python's recursion limit is at least `limit`.

@@ -27,13 +27,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this
 import keras
 import numpy as np
 from absl import app, flags, logging
+from keras import layers
 
 import dhm_keras as dhm
 from dhm_keras.models import Branch, cifar_resnet
 from dhm_keras.run import Run, left_out
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("run_dir", None, "Folder of the runs. Default: runs/digits, or runs/digits-smoke with --smoke.")
+flags.DEFINE_string("run_dir", None, "Folder of the runs. Default: runs/digits, with -BACKBONE and -smoke if given.")
+flags.DEFINE_enum(
+    "backbone", "resnet14", ["resnet14", "convnet"], "convnet: a plain Keras model, given its branches by dhm.fork."
+)
 flags.DEFINE_integer("seeds", 5, "Number of seeds.", lower_bound=1)
 flags.DEFINE_integer("epochs", 20, "Number of epochs.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 0.05, "First learning rate, of all methods; a cosine takes it to 0.", 1e-6)
@@ -56,8 +60,10 @@ def main(arguments):
         raise app.UsageError(f"Too many arguments: {arguments[1:]}. Every option begins with --.")
     logging.set_verbosity(logging.WARNING)
     seeds, epochs = (1, 2) if FLAGS.smoke else (FLAGS.seeds, FLAGS.epochs)
-    folder = pathlib.Path(FLAGS.run_dir or ("runs/digits-smoke" if FLAGS.smoke else "runs/digits"))
+    of_backbone = "" if FLAGS.backbone == "resnet14" else f"-{FLAGS.backbone}"
+    folder = pathlib.Path(FLAGS.run_dir or f"runs/digits{of_backbone}{'-smoke' if FLAGS.smoke else ''}")
     settings = {
+        "backbone": FLAGS.backbone,
         "epochs": epochs,
         "learning_rate": FLAGS.learning_rate,
         "warmup_epochs": FLAGS.warmup_epochs,
@@ -155,6 +161,32 @@ class Progress(keras.callbacks.Callback):
             self.epochs_done.value += 1
 
 
+def resnet14(with_branches):
+    """A network of the library, with its branches as a table."""
+    return cifar_resnet(
+        blocks=2,
+        num_classes=10,
+        branches=BRANCHES if with_branches else {},
+        input_shape=(16, 16, 3),
+        normalization=dhm.data.DIGITS_MEAN_STD,
+        name="digits_resnet14",
+    )
+
+
+def convnet(with_branches):
+    """A CNN as anyone writes one in Keras, forked: nine convolutions, two poolings, a softmax."""
+    image = x = keras.Input((16, 16, 3))
+    x = layers.Rescaling(1 / 255)(x)
+    for width in (16, 32, 64):
+        if width > 16:
+            x = layers.MaxPooling2D()(x)
+        for _ in range(3):
+            x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+            x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+    x = layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    return dhm.fork(keras.Model(image, x, name="digits_convnet"), branches=2 if with_branches else 0)
+
+
 def train(run):
     """Trains one network and leaves history, logs, checkpoints and result in the run's folder."""
     if Progress.stopping.value:  # the pool had handed it out before
@@ -165,14 +197,7 @@ def train(run):
     labels = dhm.data.corrupt_labels(labels, run.config["corrupt"], num_classes=10, seed=0)  # the same for every run
     batches = dhm.data.TrainBatches(images, labels, BATCH_SIZE, pad=2, crop="batch", seed=seed)
     keras.utils.set_random_seed(seed)
-    network = cifar_resnet(
-        blocks=2,
-        num_classes=10,
-        branches={} if method == "baseline" else BRANCHES,
-        input_shape=(16, 16, 3),
-        normalization=dhm.data.DIGITS_MEAN_STD,
-        name="digits_resnet14",
-    )
+    network = {"resnet14": resnet14, "convnet": convnet}[run.config["backbone"]](with_branches=method != "baseline")
     model = dhm.DHM(network, method=method, name=run.folder.name)
     schedule = dhm.schedules.Cosine(
         run.config["learning_rate"], batches.steps_per_epoch, epochs, run.config["warmup_epochs"]

@@ -12,13 +12,14 @@ PACKAGE = ROOT / "dhm_keras"
 
 # What each module may import of this package. A new module needs a line here.
 MAY_IMPORT = {
-    "analysis": set(),
+    "analysis": {"forking"},
     "callbacks": {"distribute", "export", "resume", "sampling", "trainer"},
     "checkpoint": {"files"},
     "data": {"distribute"},
     "distribute": set(),
     "export": {"network"},
     "files": set(),
+    "forking": {"initializers", "network"},
     "initializers": set(),
     "layers": {"distribute"},
     "logs": set(),

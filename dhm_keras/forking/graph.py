@@ -1,0 +1,160 @@
+"""A functional model as a flat list of calls, nested models opened: made by looking, without a call of any layer."""
+
+import dataclasses
+import inspect
+
+import keras
+from keras import tree
+
+PROBE = 224  # pixels: the size at which a model that takes images of any size is looked at
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a layer or operation in a graph.
+
+    Args:
+        operation: `keras.Operation`, which a layer is, too.
+        name: Its name, one no other operation of the graph has.
+        args, kwargs: What it is called with; symbolic tensors may be nested in lists and dicts.
+        outputs: Symbolic tensors that the call gives.
+    """
+
+    operation: keras.Operation
+    name: str
+    args: tuple
+    kwargs: dict
+    outputs: tuple
+
+    @property
+    def inputs(self):
+        """The symbolic tensors among the arguments."""
+        return tensors((self.args, self.kwargs))
+
+    @property
+    def output(self):
+        """The first output, of nearly every layer the only one."""
+        return self.outputs[0]
+
+    @property
+    def kind(self):
+        """Name of the operation's class."""
+        return type(self.operation).__name__
+
+    @property
+    def weights(self):
+        return getattr(self.operation, "weights", [])
+
+    @property
+    def config(self):
+        """Config of the operation.
+
+        Raises:
+            ValueError: if its class gives none.
+        """
+        try:
+            return self.operation.get_config()
+        except NotImplementedError as error:
+            raise ValueError(
+                f"The layer {self.name!r} ({self.kind}) has no config. Give its class a `get_config` with every "
+                "argument of its constructor."
+            ) from error
+
+    def replay(self, operation, mapping, **kwargs):
+        """Calls another operation in this one's place.
+
+        Args:
+            operation: `keras.Operation` to call.
+            mapping: Dict from the id of a symbolic tensor of this graph to the one that stands for it; the outputs
+                are added.
+            **kwargs: Arguments that the other call has instead.
+
+        Returns:
+            The first output.
+        """
+        args, own = tree.map_structure(lambda x: mapping.get(id(x), x), (self.args, self.kwargs))
+        outputs = tensors(operation(*args, **{**own, **kwargs}))
+        mapping.update({id(old): new for old, new in zip(self.outputs, outputs)})
+        return outputs[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A flat model.
+
+    Args:
+        image: Symbolic input.
+        calls: `Call`s in an order in which they can be computed.
+        output: Symbolic output, or a dict of them. Shapes are known but for the batch: of a model for images of any
+            size they are those at `PROBE` pixels.
+    """
+
+    image: keras.KerasTensor
+    calls: tuple
+    output: object
+
+
+def tensors(structure):
+    """The symbolic tensors of a nested structure, as a tuple."""
+    return tuple(x for x in tree.flatten(structure) if isinstance(x, keras.KerasTensor))
+
+
+def trace(model):
+    """The graph of a model.
+
+    Args:
+        model: Functional model or `keras.Sequential` of one input. Its layers are not called and stay as they are.
+
+    Returns:
+        `Graph`. A nested model called with `training=False`, as frozen backbones are, hands that to its layers. Of two
+        layers with the same name, the second has its model's name in front.
+    """
+    shape = tuple(PROBE if size is None else size for size in model.inputs[0].shape[1:])
+    image = keras.KerasTensor((None, *shape), model.inputs[0].dtype, name=model.inputs[0].name)
+    calls, names = [], {}  # names: of an operation, by its id
+
+    def call(operation, parent, args, kwargs):
+        name = operation.name if operation.name not in names.values() else f"{parent}_{operation.name}"
+        name = names.setdefault(id(operation), name)
+        given = tensors((args, kwargs))
+        outputs = operation.compute_output_spec(*args, **kwargs)
+        outputs = tree.map_structure(lambda x: _renewed(x) if any(x is y for y in given) else x, outputs)
+        calls.append(Call(operation, name, args, kwargs, tensors(outputs)))
+        return outputs
+
+    output = _walk(model, (image,), {}, call)
+    return Graph(image, tuple(calls), output)
+
+
+def is_functional(model):
+    """Whether a model's graph says what its call does."""
+    return isinstance(model, (keras.Function, keras.Sequential)) and type(model).call.__module__.startswith("keras.")
+
+
+def _walk(model, args, kwargs, call):
+    """Goes through a model as its own call does, and through the models within it; `call` makes each single call."""
+    training = kwargs.get("training")
+
+    def call_one(operation, *args, **kwargs):
+        kwargs = {key: value for key, value in kwargs.items() if value is not None}
+        if training is not None and "training" in inspect.signature(operation.call).parameters:
+            kwargs.setdefault("training", training)
+        if is_functional(operation):
+            return _walk(operation, args, kwargs, call)
+        return call(operation, model.name, args, kwargs)
+
+    if isinstance(model, keras.Sequential):
+        x = args[0]
+        for layer in model.layers:
+            x = call_one(layer, x)
+        return x
+    given = [
+        x if x.dtype == to.dtype else call_one(keras.layers.Rescaling(1.0, dtype=to.dtype, name="cast"), x)
+        for x, to in zip(tree.flatten(args[0]), model.inputs)  # a functional model casts what it is given
+    ]
+    # The one private name: Keras's own walk over the nodes of a functional model, which `clone_model` goes, too.
+    return model._run_through_graph(given, operation_fn=lambda operation: operation, call_fn=call_one)
+
+
+def _renewed(tensor):
+    return keras.KerasTensor(tensor.shape, tensor.dtype)
