@@ -11,22 +11,20 @@ import dhm_keras as dhm
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
-# Size of the images, and of main's stages the blocks that `aux1` and `aux2` have: conv4, conv5 of a ResNet-50.
+# The smallest images that each takes, in pixels.
 ARCHITECTURES = {
     "ResNet50": 32,
     "ResNet50V2": 32,
     "MobileNet": 32,
     "MobileNetV2": 32,
     "MobileNetV3Small": 32,
-    "EfficientNetB0": 32,
     "EfficientNetV2B0": 32,
     "ConvNeXtTiny": 32,
     "DenseNet121": 32,
     "Xception": 71,
-    "InceptionV3": 75,
     "VGG16": 32,
 }
-ON_BOTH = ("ResNet50V2", "MobileNetV2", "ConvNeXtTiny")
+ON_BOTH = ("MobileNetV2", "ConvNeXtTiny")
 
 
 @pytest.mark.slow
@@ -50,7 +48,7 @@ def test_fork_train_save_export(name, tmp_path):
     dhm_model.compile(sgd(1e-3), run_eagerly=ON_TENSORFLOW)
     weights = network.get_weights()
     history = dhm_model.fit(images, labels, batch_size=2, verbose=0).history  # two steps
-    assert np.isfinite([values for values in history.values()]).all()
+    assert np.isfinite(list(history.values())).all()
     moved = [(now != then).any() for now, then in zip(network.get_weights(), weights)]
     assert np.mean(moved) > 0.8  # all but what is too small for float32
     for now, then in zip(model.get_weights(), before):
@@ -72,4 +70,5 @@ def test_fork_train_save_export(name, tmp_path):
         serve = serving.signatures["serving_default"]
         sent = tf.constant(images.astype(serve.structured_input_signature[1]["images"].dtype.as_numpy_dtype))
         np.testing.assert_allclose(serve(images=sent)["logits"], logits["main"], rtol=1e-4, atol=1e-4)
-        assert sum(int(np.prod(v.shape)) for v in serving.variables_of_main) == model.count_params()
+        weights = [v for v in serving.variables_of_main if v.dtype.is_floating]  # without the seeds of dropout
+        assert sum(int(np.prod(v.shape)) for v in weights) == model.count_params()
