@@ -12,6 +12,7 @@ import time
 
 import keras
 import kill_digits
+import numpy as np
 import pytest
 from cifar_files import write_cifar100
 
@@ -190,17 +191,14 @@ def test_cifar100_names_a_folder_that_cannot_be_written(tmp_path, cifar):
             run_main("cifar100", "--smoke", "--arch=resnet20", f"--data_dir={cifar}", f"--run_dir={tmp_path}/{folder}")
 
 
-def test_the_readmes_call():
-    """The first example of the README runs as it stands, on a few images and epochs."""
-    import numpy as np
-
-    code = (ROOT / "README.md").read_text().split("<!-- code: call -->")[1].split("```")[1].removeprefix("python\n")
-    assert "epochs=164" in code
-    code = code.replace("epochs=164", "epochs=1")
+def run_the_readmes_code(name, replacements, names):
+    """Runs an example of the README with smaller numbers, in a folder of its own; returns its names and its files."""
+    code = (ROOT / "README.md").read_text().split(f"<!-- code: {name} -->")[1].split("```")[1].removeprefix("python\n")
+    for printed, small in replacements.items():
+        assert printed in code
+        code = code.replace(printed, small)
     if not ON_TENSORFLOW:
         code = "\n".join(line for line in code.splitlines() if "export" not in line)
-    rng = np.random.default_rng(0)
-    names = {"images": rng.integers(0, 256, (16, 32, 32, 3)).astype("uint8"), "labels": rng.integers(0, 100, 16)}
     before = pathlib.Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -208,8 +206,25 @@ def test_the_readmes_call():
             exec(code, names)
         finally:
             os.chdir(before)
-        assert names["logits"].shape == (16, 100)
-        assert pathlib.Path(folder, "serving/resnet32/1/saved_model.pb").exists() == ON_TENSORFLOW
+        return names, {str(path.relative_to(folder)) for path in pathlib.Path(folder).rglob("*")}
+
+
+def test_the_readmes_call():
+    rng = np.random.default_rng(0)
+    data = {"images": rng.integers(0, 256, (16, 32, 32, 3)).astype("uint8"), "labels": rng.integers(0, 100, 16)}
+    names, files = run_the_readmes_code("call", {"epochs=164": "epochs=1"}, data)
+    assert names["logits"].shape == (16, 100)
+    assert ("serving/resnet32/1/saved_model.pb" in files) == ON_TENSORFLOW
+
+
+def test_the_readmes_fork():
+    rng = np.random.default_rng(0)
+    data = {"dhm": dhm, "images": rng.uniform(-1, 1, (4, 32, 32, 3)).astype("float32"), "labels": np.arange(4)}
+    smaller = {"epochs=20": "epochs=1", "(224, 224, 3))": "(32, 32, 3), weights=None)"}
+    names, files = run_the_readmes_code("fork", smaller, data)
+    assert list(names["network"].output) == ["main", "aux1", "aux2"]
+    assert "network.png" in files
+    assert ("serving/pets/1/saved_model.pb" in files) == ON_TENSORFLOW
 
 
 @pytest.mark.slow
