@@ -345,14 +345,22 @@ def test_what_cannot_be_widened_is_named_with_the_nearest_tap():
 
 
 class NoConfig(layers.Layer):
-    def __init__(self, factor):
-        super().__init__()
-        self.factor = object() if factor else None
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
 
     def call(self, inputs):
-        return inputs
+        return self.factor * inputs
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+class HalfAConfig(NoConfig):
+    def get_config(self):
+        return layers.Layer.get_config(self)
 
 
 def test_layers_that_cannot_be_copied_are_named():
-    refused("'lambda.*own", cnns.residual(transform=lambda x: layers.Lambda(lambda y: 2 * y)(x)))
-    refused("NoConfig", cnns.residual(transform=lambda x: NoConfig(object())(x)))
+    refused("'no_config.*has no config", cnns.residual(transform=lambda x: NoConfig(2.0)(x)))
+    refused("'half_a_config.*factor", cnns.residual(transform=lambda x: HalfAConfig(2.0)(x)))

@@ -204,8 +204,7 @@ class Grower:
         if id(call.operation) not in self.layers:
             changes = {"name": f"{self.head}_{call.name}"}
             if call is self.anatomy.classifier:
-                width = 1.0
-                changes.update({"activation": None} if "activation" in call.config else {})
+                width, changes["activation"] = 1.0, None
             self.layers[id(call.operation)] = scaled(call, width, channels, changes)
         return self.layers[id(call.operation)]
 

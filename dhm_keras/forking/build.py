@@ -128,9 +128,9 @@ def _main(anatomy, mapping, num_classes):
         key = id(call.operation)
         if key not in copies:
             changes = {"name": call.name}
-            if call is anatomy.classifier and "activation" in call.config:
+            if call is anatomy.classifier:
                 changes["activation"] = None
-            copies[key] = copy_of(call, {**call.config, **changes})
+            copies[key] = copy_of(call, call.config, changes)
         call.replay(copies[key], mapping)
         if call.weights:
             set_weights(copies[key], call.operation.get_weights())

@@ -111,10 +111,12 @@ def trace(model):
     """
     shape = tuple(PROBE if size is None else size for size in model.inputs[0].shape[1:])
     image = keras.KerasTensor((None, *shape), model.inputs[0].dtype, name=model.inputs[0].name)
-    calls, names = [], {}  # names: of an operation, by its id
+    calls, names = [], {None: image.name}  # names: of an operation, by its id
 
     def call(operation, parent, args, kwargs):
-        name = operation.name if operation.name not in names.values() else f"{parent}_{operation.name}"
+        name = operation.name
+        while id(operation) not in names and name in names.values():
+            name = f"{parent}_{name}"
         name = names.setdefault(id(operation), name)
         given = tensors((args, kwargs))
         outputs = operation.compute_output_spec(*args, **kwargs)
@@ -136,7 +138,7 @@ def _walk(model, args, kwargs, call):
     training = kwargs.get("training")
 
     def call_one(operation, *args, **kwargs):
-        kwargs = {key: value for key, value in kwargs.items() if value is not None}
+        kwargs = {key: value for key, value in kwargs.items() if value is not None or key not in ("training", "mask")}
         if training is not None and "training" in inspect.signature(operation.call).parameters:
             kwargs.setdefault("training", training)
         if is_functional(operation):

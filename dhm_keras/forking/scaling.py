@@ -6,18 +6,19 @@ OUTPUT_WIDTHS = ("filters", "units", "channels", "output_filters", "output_chann
 INPUT_WIDTHS = ("projection_dim", "input_filters", "input_channels", "in_channels")
 
 
-def copy_of(call, config):
+def copy_of(call, config, changes):
     """A new operation of a call's class.
 
     Args:
         call: `Call`.
         config: Dict for the class's `from_config`.
+        changes: Dict of entries that replace those of the config, where it has them: some operations have no name.
 
     Raises:
         ValueError: if that fails.
     """
     try:
-        return type(call.operation).from_config(config)
+        return type(call.operation).from_config({key: changes.get(key, value) for key, value in config.items()})
     except Exception as error:  # another's code: it may raise anything
         cause = str(error).strip().splitlines()[-1].removeprefix("Exception encountered: ")
         raise ValueError(
@@ -36,14 +37,12 @@ def scaled(call, factor, channels, changes):
         call: `Call` of the layer, whose input has the original number of channels.
         factor: Float, of the widths.
         channels: Integer, of the new layer's input.
-        changes: Dict of entries of its config that replace the layer's, such as the name.
+        changes: As in `copy_of`, such as the name.
 
     Raises:
         ValueError: if the layer cannot have that width.
     """
-    config = {**_without_seeds(call.config), **changes}
-    if isinstance(call.operation, keras.layers.Layer):
-        config["trainable"] = True
+    config = _without_seeds(call.config)
     before = call.inputs[0].shape[-1]
     times = lambda width: max(1, round(width * factor))
     groups = config.get("groups", 1)
@@ -63,7 +62,7 @@ def scaled(call, factor, channels, changes):
             config[key] = channels
     if isinstance(call.operation, keras.layers.Reshape) and config["target_shape"][-1] == before:
         config["target_shape"] = (*config["target_shape"][:-1], channels)
-    return copy_of(call, config)
+    return copy_of(call, config, {**changes, "trainable": True})
 
 
 def has_width(call):
