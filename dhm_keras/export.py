@@ -5,6 +5,7 @@ import pathlib
 import shutil
 
 import keras
+import numpy as np
 
 from dhm_keras.network import Network, set_weights
 
@@ -13,9 +14,9 @@ def export_main(model, directory):
     """Writes the main head as the next version in `directory`.
 
     The signature `serving_default` takes `images` and gives `logits`, float32 `(batch, classes)`, equal to the float32
-    evaluation of the weights whatever the training precision. A network that begins with normalization or rescaling
-    takes raw images, uint8 `(batch, height, width, channels)`, any other float32 images as it was trained on. No
-    variable of a branch is in it, each variable once. The folder appears when it is complete.
+    evaluation of the weights whatever the training precision. A network that begins with normalization, or with a
+    rescaling from 0-255, takes raw images, uint8 `(batch, height, width, channels)`, any other float32 images as it was
+    trained on. No variable of a branch is in it, each variable once. The folder appears when it is complete.
 
     Example:
 
@@ -48,8 +49,7 @@ def export_main(model, directory):
     directory = prepare(directory)
     main = float32_copy(model.main)
     shape = main.inputs[0].shape
-    of_raw = (keras.layers.Normalization, keras.layers.Rescaling)
-    takes_raw = len(shape) == 4 and any(isinstance(layer, of_raw) for layer in main.layers[:2])
+    takes_raw = len(shape) == 4 and any(map(_is_of_raw_images, main.layers[:2]))
     spec = tf.TensorSpec(shape, tf.uint8 if takes_raw else tf.float32, name="images")
 
     @tf.function(input_signature=[spec])
@@ -74,6 +74,14 @@ def export_main(model, directory):
             "writable, and export again."
         ) from error
     return str(version)
+
+
+def _is_of_raw_images(layer):
+    """Whether a layer normalises images of 0-255, or takes them to a range of about 1."""
+    if isinstance(layer, keras.layers.Rescaling):
+        return np.max(layer.scale) < 0.1
+    is_of_integers = isinstance(layer, keras.layers.InputLayer) and layer.dtype == "uint8"
+    return is_of_integers or isinstance(layer, keras.layers.Normalization)
 
 
 def float32_copy(main):

@@ -84,8 +84,59 @@ def swish_by_operations(x):
     return x * keras.ops.sigmoid(x)
 
 
+def gates(x):
+    """Attention to positions: from the mean over the channels, and from a convolution to one channel."""
+    x = x * keras.ops.sigmoid(keras.ops.mean(x, axis=-1, keepdims=True))
+    return layers.Multiply()([x, layers.Conv2D(1, 1, activation="sigmoid")(x)])
+
+
+def others(x):
+    """Layers whose configs and weights are unlike a convolution's."""
+    x = layers.PReLU(shared_axes=(1, 2))(layers.GroupNormalization(2)(x))
+    return layers.SpatialDropout2D(0.1)(layers.SpectralNormalization(layers.Conv2D(x.shape[-1], 1))(x))
+
+
+def shuffle(x):
+    """ShuffleNet's: another shape than an image's between two reshapes."""
+    height, width, channels = x.shape[1:]
+    x = layers.Permute((1, 2, 4, 3))(layers.Reshape((height, width, 2, channels // 2))(x))
+    return layers.Reshape((height, width, channels))(x)
+
+
 def stochastic(x):
     return layers.Dropout(0.1, noise_shape=(None, 1, 1, 1))(x)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Block(layers.Layer):
+    """A residual block as one layer, with a name of its own for its width."""
+
+    def __init__(self, dim, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.conv1 = layers.Conv2D(dim, 3, padding="same", activation="relu")
+        self.conv2 = layers.Conv2D(dim, 3, padding="same")
+
+    def build(self, input_shape):
+        self.conv1.build(input_shape)
+        self.conv2.build((*input_shape[:-1], self.dim))
+
+    def call(self, inputs):
+        return self.conv2(self.conv1(inputs)) + inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "dim": self.dim}
+
+
+def of_blocks(widths=(4, 4, 4), first=lambda width: layers.MaxPooling2D()):
+    image = keras.Input((16, 16, 3))
+    x = layers.Conv2D(widths[0], 3, padding="same")(image)
+    for width in widths:
+        x = Block(width)(Block(width)(first(width)(x)))
+    return pooled(image, x)
 
 
 def transfer(backbone, trainable=False, classes=3):

@@ -32,4 +32,6 @@ def test_the_picture_of_a_network(tmp_path):
     assert (tmp_path / "network.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="dict of heads"):
         dhm.analysis.plot_network(keras.applications.MobileNetV2(weights=None), tmp_path / "other.png")
+    with pytest.raises(ValueError, match="dict of heads"):
+        dhm.analysis.plot_network(dhm.DHM(resnet8()), tmp_path / "other.png")
     assert not (tmp_path / "other.png").exists()

@@ -100,6 +100,8 @@ KINDS = {
     "layer scale": cnns.layer_scale,
     "operations": cnns.swish_by_operations,
     "stochastic depth": cnns.stochastic,
+    "gates": cnns.gates,
+    "others": cnns.others,
 }
 
 
@@ -129,6 +131,17 @@ def test_a_softmax_is_passed_over():
 def _with_softmax_layer():
     model = cnns.plain()
     return keras.Model(model.inputs[0], layers.Softmax()(model.outputs[0]))
+
+
+def test_a_convolution_as_classifier():
+    """As in SqueezeNet: convolution to the classes, ReLU, pool, softmax."""
+    body = cnns.body(cnns.residual())
+    x = layers.ReLU()(layers.Conv2D(3, 1, name="classes")(body.outputs[0]))
+    model = keras.Model(body.inputs[0], layers.Softmax()(layers.GlobalAveragePooling2D()(x)))
+    network = dhm.fork(model)
+    probabilities = keras.ops.softmax(logits(network)["main"])
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(probabilities), outputs(model))
+    assert network.get_layer("aux1_classes").kernel.shape == (1, 1, 24, 3)
 
 
 def test_features_get_a_classifier_for_each_head():
@@ -193,6 +206,52 @@ def test_nested_models_with_the_same_names():
     assert {"conv", "part8_conv", "pool", "part8_pool", "aux1_conv_last", "aux2_part8_conv"} <= {
         layer.name for layer in network.layers
     }
+
+
+def test_names_that_the_heads_take():
+    image = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, name="aux1_conv")(layers.Conv2D(4, 3, name="main")(image))
+    x = layers.Conv2D(4, 3, name="conv")(layers.MaxPooling2D()(x))
+    network = dhm.fork(keras.Model(image, x), 1, num_classes=3)
+    assert {"model_main", "model_aux1_conv", "main", "aux1_conv", "aux1"} <= {layer.name for layer in network.layers}
+
+
+def test_another_shape_in_between_is_part_of_a_stage():
+    image = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, strides=2, padding="same")(cnns.conv_bn(image, 4))
+    x = layers.Reshape((64, 4))(x)
+    x = layers.Reshape((8, 8, 4))(layers.MultiHeadAttention(2, 4)(x, x))
+    model = cnns.pooled(image, cnns.conv_bn(cnns.shuffle(x), 8, strides=2))
+    assert [(stage.resolution[0], stage.channels) for stage in dhm.forking.stages(model)] == [(16, 4), (8, 4), (4, 8)]
+    network = dhm.fork(model, [Branch(1)])
+    np.testing.assert_array_equal(logits(network)["main"], outputs(model))
+    kinds = [type(layer).__name__ for layer in network.layers if layer.name.startswith("aux1")]
+    assert "MultiHeadAttention" in kinds and kinds.count("Conv2D") == 2
+
+
+def test_blocks_that_are_layers():
+    stages = dhm.forking.stages(cnns.of_blocks())
+    assert [stage.blocks for stage in stages] == [1, 2, 2, 2]
+    network = dhm.fork(cnns.of_blocks(), [Branch(2, depth=0.5)])
+    assert sum(type(layer).__name__ == "Block" for layer in network.layers) == 8  # six of main's, one a stage
+
+
+def test_parts_of_a_layer_stay_frozen():
+    model = cnns.of_blocks()
+    block = next(layer for layer in model.layers if isinstance(layer, cnns.Block))
+    block.conv1.trainable = False
+    network = dhm.fork(model, 0)
+    assert len(network.trainable_variables) == len(model.trainable_variables) == len(model.variables) - 2
+
+
+def test_an_activation_with_the_name_of_anothers():
+    def gelu(x):
+        return x * keras.ops.sigmoid(1.702 * x)
+
+    image = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, activation=gelu)(layers.MaxPooling2D()(layers.Conv2D(4, 3, activation=gelu)(image)))
+    model = cnns.pooled(image, x)
+    np.testing.assert_array_equal(logits(dhm.fork(model, 1))["main"], outputs(model))
 
 
 def test_a_shared_layer_stays_shared():
@@ -269,6 +328,32 @@ def test_trains_samples_saves_and_loads(tmp_path):
 
 
 @pytest.mark.tensorflow
+def test_exports_take_raw_images_where_the_network_rescales_them(tmp_path):
+    import tensorflow as tf
+
+    for rescaling, dtype, expected in (
+        (1 / 255, "float32", "uint8"),
+        (2.0, "float32", "float32"),
+        (1.0, "uint8", "uint8"),
+    ):
+        image = keras.Input((16, 16, 3), dtype=dtype)
+        model = keras.Model(image, cnns.plain()(layers.Rescaling(rescaling)(image)))
+        path = dhm.export.export_main(dhm.DHM(dhm.fork(model)), tmp_path)
+        serve = tf.saved_model.load(path).signatures["serving_default"]
+        assert serve.structured_input_signature[1]["images"].dtype.name == expected
+        served = serve(images=tf.constant(IMAGES.astype(expected)))["logits"].numpy()
+        np.testing.assert_allclose(served, outputs(model), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.tensorflow
+def test_tensorflows_softmax_is_passed_over():
+    import tensorflow as tf
+
+    model = cnns.plain(activation=tf.nn.softmax)
+    np.testing.assert_array_equal(keras.ops.softmax(logits(dhm.fork(model))["main"]), outputs(model))
+
+
+@pytest.mark.tensorflow
 def test_exports_what_a_pretrained_normalization_knows(tmp_path):
     import tensorflow as tf
 
@@ -304,6 +389,7 @@ def test_models_that_cannot_be_forked_are_told_why():
     refused("one input", cnns.pooled(images, layers.Add()(images)))
     refused("one input", keras.Model(image := keras.Input((16,)), layers.Dense(3)(image)))
     refused(r"one output.*\['main', 'aux1', 'aux2'\]", dhm.fork(cnns.plain()))
+    refused("no stages", keras.Model(image := keras.Input((4, 4, 3)), {"features": layers.Conv2D(3, 3)(image)}))
     image = keras.Input((16, 16, 3))
     refused("no stages", cnns.pooled(image, cnns.conv_bn(cnns.conv_bn(image, 4), 4)))
     refused("num_classes`. Expected an integer >= 2", cnns.body(cnns.plain()))
@@ -341,7 +427,10 @@ def test_what_cannot_be_widened_is_named_with_the_nearest_tap():
 
     refused("Reshape.*No tap allows this width; width=1.0", cnns.residual(transform=fixed))
     dhm.fork(cnns.residual(transform=fixed), [Branch(2), Branch(1, depth=0.5)])
-    refused("has 2 groups.*3 channels", cnns.residual((4, 8, 6), transform=cnns.grouped), [Branch(2, width=0.5)])
+    refused("Block.*4 channels as before", cnns.of_blocks())  # its width has a name that nobody knows
+    refused(
+        "2 groups do not divide 3 channels", cnns.residual((4, 8, 6), transform=cnns.grouped), [Branch(2, width=0.5)]
+    )
 
 
 class NoConfig(layers.Layer):

@@ -3,11 +3,9 @@
 import dataclasses
 import math
 
-import keras
-
 from dhm_keras.forking.blocks import stages_of
-from dhm_keras.forking.graph import trace
-from dhm_keras.forking.units import NORMALIZATIONS, units_of
+from dhm_keras.forking.graph import is_functional, trace
+from dhm_keras.forking.units import has_kernel, units_of
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
 
@@ -52,17 +50,16 @@ def boxes(network):
                 path.add(index)
                 open_ends += graph.calls[index].inputs
         calls = tuple(graph.calls[index] for index in sorted(path))
-        units = units_of(dataclasses.replace(graph, calls=calls, output=graph.output[head]))
-        end = next((i for i, unit in enumerate(units) if unit.is_pool), len(units))
-        stages, rows[head] = stages_of(units[:end]), {}
+        units, behind = units_of(dataclasses.replace(graph, calls=calls, output=graph.output[head]))
+        stages, rows[head] = stages_of(units), {}
         for stage in stages:
-            ends = len(units) if stage is stages[-1] else stage.end
-            weighted = {id(c.operation): c for unit in units[stage.start : ends] for c in unit.calls if c.weights}
+            of_stage = units[stage.start : stage.end] + (behind if stage is stages[-1] else [])
+            weighted = {id(call.operation): call for unit in of_stage for call in unit.calls if call.weights}
             own = [call for key, call in weighted.items() if key not in counted]
             counted |= weighted.keys()
             if own:
                 parameters = sum(math.prod(weight.shape) for call in own for weight in call.weights)
-                layers = sum(call.kind not in NORMALIZATIONS for call in own)
+                layers = sum(has_kernel(call) for call in own)
                 rows[head][stage.number] = Box(
                     stage.resolution, stage.channels, layers, parameters, len(own) < len(weighted)
                 )
@@ -88,7 +85,7 @@ def plot_network(network, path, title=""):
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("Networks are drawn by matplotlib. Install it: pip install 'dhm_keras[demo]'") from error
-    if not isinstance(network, keras.Model) or not isinstance(network.output, dict) or "main" not in network.output:
+    if not is_functional(network) or not isinstance(network.output, dict) or "main" not in network.output:
         raise ValueError(
             "Invalid value for argument `network`. Expected a functional model with a dict of heads as output, one of "
             f"them 'main'. Received: {network!r}."

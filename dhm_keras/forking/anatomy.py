@@ -5,11 +5,12 @@ import dataclasses
 import keras
 
 from dhm_keras.forking.blocks import Stage, stages_of
-from dhm_keras.forking.graph import Call, Graph, is_functional, trace
+from dhm_keras.forking.graph import Call, Graph, is_functional, tensors, trace
 from dhm_keras.forking.scaling import has_width
 from dhm_keras.forking.units import Unit, units_of
 
 BEHIND_CLASSIFIER = ("Reshape", "Flatten", "Activation", "Identity", "Dropout", "Squeeze")
+POOLED_CLASSIFIER = ("ReLU", "GlobalAveragePooling2D", "GlobalMaxPooling2D")  # between a convolution and a softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,17 +51,16 @@ def anatomy_of(model):
                 f"{call.name!r} with data_format='channels_first'."
             )
     made_by = {id(x): call for call in graph.calls for x in call.outputs}
-    logits, classifier = _ending(graph.output, made_by)
-    units = units_of(dataclasses.replace(graph, output=logits))
-    end = next((i for i, unit in enumerate(units) if unit.is_pool), len(units))
-    stages = stages_of(units[:end])
+    logits, classifier = _ending(tensors(graph.output)[0], made_by)
+    units, head = units_of(dataclasses.replace(graph, output=logits))
+    stages = stages_of(units)
     if len(stages) < 2:
         raise ValueError(
             f"Invalid value for argument `model`. The model {model.name!r} has no stages to fork between: a stage ends "
             "where a single tensor leads on and the resolution is halved after it, with convolutions on both sides. "
             f"Found: {stages}."
         )
-    return Anatomy(graph, units[:end], units[end:], stages, logits, classifier)
+    return Anatomy(graph, units, head, stages, logits, classifier)
 
 
 def _check(model):
@@ -83,17 +83,21 @@ def _check(model):
 
 def _ending(output, made_by):
     """The logits and the call of the classifier, `None` where there are features; a softmax is passed over."""
+    passed = BEHIND_CLASSIFIER
     call = made_by.get(id(output))
     if call and (call.kind == "Softmax" or (call.kind == "Activation" and _activation(call) == "softmax")):
         output = call.inputs[0]
         call = made_by.get(id(output))
+        passed += POOLED_CLASSIFIER
     logits = output
-    while call and call.kind in BEHIND_CLASSIFIER and _activation(call) == "linear":
+    while call and call.kind in passed and (_activation(call) == "linear" or passed != BEHIND_CLASSIFIER):
         call = made_by.get(id(call.inputs[0]))
     is_classifier = call and has_width(call) and len(logits.shape) == 2 and _activation(call) in ("linear", "softmax")
     return logits, call if is_classifier else None
 
 
 def _activation(call):
+    """Name of a layer's activation, `"softmax"` also of TensorFlow's and of a layer."""
     activation = getattr(call.operation, "activation", None) or keras.activations.linear
-    return getattr(activation, "__name__", str(activation))
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return "softmax" if name in ("softmax_v2", "Softmax") else name

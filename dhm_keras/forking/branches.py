@@ -8,7 +8,9 @@ import keras
 from keras import layers
 
 from dhm_keras.forking.blocks import blocks_of, has_kernels
+from dhm_keras.forking.graph import essence
 from dhm_keras.forking.scaling import has_width, scaled
+from dhm_keras.forking.units import has_kernel
 from dhm_keras.initializers import VarianceScaling
 
 
@@ -16,7 +18,7 @@ def _are(values, kind):
     """Whether these are numbers > 0 of a kind."""
     if not isinstance(values, (tuple, list)) or not values:
         return False
-    return all(isinstance(value, kind) and not isinstance(value, bool) and value > 0 for value in values)
+    return all(isinstance(v, kind) and not isinstance(v, bool) and 0 < v < math.inf for v in values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Branch:
                 "Invalid value for `tap` of a Branch. Expected a stage's number or a layer's name. Received: "
                 f"{self.tap!r}."
             )
-        is_share = isinstance(self.depth, float) and 0 < self.depth <= 1
+        is_share = _are((self.depth,), numbers.Real) and not _are((self.depth,), numbers.Integral) and self.depth <= 1
         if not is_share and not _are(self.depth, numbers.Integral):
             raise ValueError(
                 "Invalid value for `depth` of a Branch. Expected a share of the blocks, a float in (0, 1], or a number "
@@ -114,7 +116,7 @@ def parts_of(branch, tap, anatomy):
     for index, ((start, end), width) in enumerate(zip(ranges, widths)):
         groups, count = blocks_of(units, start, end)
         least = max(1, count - sum(map(len, groups)))
-        if isinstance(branch.depth, float):
+        if not isinstance(branch.depth, (tuple, list)):
             wanted = max(least, math.ceil(branch.depth * count))
         else:
             wanted = branch.depth[index]
@@ -175,7 +177,11 @@ class Grower:
                     refusal.unit = index
                     raise
         x = self.mapping[id(units[-1].output)]
-        if classifier and head[0].last.kind in ("Flatten", "Reshape") and max(units[-1].output.shape[1:3]) > 1:
+        is_behind = not any(call is classifier for unit in units for call in unit.calls)
+        if is_behind and parts[-1].width != 1 and x.shape[-1] == units[-1].output.shape[-1]:
+            widest = next(call for unit in units[::-1] for call in unit.calls if has_kernel(call))
+            raise Refused(widest, f"its output has {x.shape[-1]} channels as before")
+        if classifier and head[0].last.kind in ("Flatten", "Reshape") and units[-1].output.shape[1:3] != (1, 1):
             # The model's classifier sees positions; the branch pools, as the paper's do.
             x = layers.GlobalAveragePooling2D(name=f"{self.head}_pool")(x)
             return self.copy(classifier, 1.0, x.shape[-1])(x)
@@ -196,8 +202,8 @@ class Grower:
                 layer = self.copy(call, width, now[0].shape[-1])
                 output = call.replay(layer, self.mapping, **{key: None for key in call.kwargs if key == "training"})
             except Exception as error:  # another's code: it may raise anything
-                raise Refused(call, f"{error}".rstrip(".")) from error
-            self.check(call, now[0], output)
+                raise Refused(call, essence(error).rstrip(".")) from error
+            self.check(call, width, now[0], output)
 
     def copy(self, call, width, channels):
         """The branch's own layer for a call of the model's; the same one for several calls of one layer."""
@@ -208,16 +214,15 @@ class Grower:
             self.layers[id(call.operation)] = scaled(call, width, channels, changes)
         return self.layers[id(call.operation)]
 
-    def check(self, call, given, output):
-        """Raises `Refused` if a layer that follows its input's width did not, or the resolution is another."""
-        ratio = (given.shape[-1], call.inputs[0].shape[-1])
-        follows = has_width(call) or call.kind == "Concatenate"
-        if not follows and output.shape[-1] * ratio[1] != call.output.shape[-1] * ratio[0]:
-            raise Refused(
-                call,
-                f"with {ratio[0]} instead of {ratio[1]} channels of input it gives {output.shape[-1]}, in the model "
-                f"{call.output.shape[-1]}",
-            )
+    def check(self, call, width, given, output):
+        """Raises `Refused` if a layer has not the width that it should have, or another resolution."""
+        now, before = given.shape[-1], call.inputs[0].shape[-1]  # channels of input
+        gives, gave = output.shape[-1], call.output.shape[-1]
+        if not has_width(call) and call.kind != "Concatenate":
+            if gives * before != gave * now and not gives == gave == 1:  # one channel: a mean of them
+                raise Refused(call, f"with {now} instead of {before} channels of input it gives {gives}, before {gave}")
+            if width != 1 and has_kernel(call) and gave != before and not hasattr(call.operation, "depth_multiplier"):
+                raise Refused(call, "nothing in its config is known to be its width")
         sizes = list(zip(output.shape[1:-1], call.output.shape[1:-1]))
         if len(output.shape) != len(call.output.shape) or any(
             None not in pair and len(set(pair)) > 1 for pair in sizes

@@ -2,11 +2,13 @@
 
 import difflib
 import numbers
+import re
 
 import keras
 
 from dhm_keras.forking.anatomy import anatomy_of
 from dhm_keras.forking.branches import Branch, Grower, Refused, classified, parts_of
+from dhm_keras.forking.graph import essence
 from dhm_keras.forking.scaling import copy_of
 from dhm_keras.network import Network, set_weights
 
@@ -74,7 +76,7 @@ def fork(model, branches=2, num_classes=None, name=None):
     plans = [(head, branch, tap, _parts(head, branch, tap, anatomy)) for head, (branch, tap) in rows.items()]
 
     tensor = model.inputs[0]
-    image = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+    image = keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tensor.name)
     mapping = {id(anatomy.graph.image): image}
     logits = {"main": _main(anatomy, mapping, num_classes)}
     for head, branch, tap, parts in plans:
@@ -125,17 +127,33 @@ def _main(anatomy, mapping, num_classes):
     for call in anatomy.graph.calls:
         if id(anatomy.logits) in mapping:
             break  # a softmax is left
-        key = id(call.operation)
-        if key not in copies:
-            changes = {"name": call.name}
-            if call is anatomy.classifier:
-                changes["activation"] = None
-            copies[key] = copy_of(call, call.config, changes)
-        call.replay(copies[key], mapping)
-        if call.weights:
-            set_weights(copies[key], call.operation.get_weights())
+        try:
+            _copy(anatomy, call, mapping, copies)
+        except Exception as error:  # another's code: it may raise anything
+            raise ValueError(
+                f"The layer {call.name!r} ({call.kind}) cannot be copied: {essence(error)} Give its class a "
+                "`get_config` with every argument of its constructor, register functions that the config names with "
+                "keras.saving.register_keras_serializable, write a Lambda as a layer of its own."
+            ) from error
     output = mapping[id(anatomy.logits)]
     return output if anatomy.classifier else classified(output, num_classes, "main")
+
+
+def _copy(anatomy, call, mapping, copies):
+    """Adds one call of main; `copies` has the layers so far, by the ids of the model's."""
+    if id(call.operation) not in copies:
+        taken = "main|main_pool" if anatomy.classifier is None else "main_pool"
+        is_taken = re.fullmatch(rf"{taken}|aux\d+(_.*)?", call.name)  # by the heads' own layers
+        changes = {"name": f"model_{call.name}" if is_taken else call.name}
+        if call is anatomy.classifier:
+            changes["activation"] = None
+        copies[id(call.operation)] = copy_of(call, call.config, changes)
+    copy = copies[id(call.operation)]
+    call.replay(copy, mapping)
+    if call.weights:
+        set_weights(copy, call.operation.get_weights())
+        for ours, theirs in zip(copy._flatten_layers(), call.operation._flatten_layers()):  # frozen parts, too
+            ours.trainable = theirs.trainable
 
 
 def _rows(anatomy, branches):

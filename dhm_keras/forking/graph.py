@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 
 import keras
 from keras import tree
@@ -105,6 +106,9 @@ def trace(model):
     Args:
         model: Functional model or `keras.Sequential` of one input. Its layers are not called and stay as they are.
 
+    Raises:
+        ValueError: if Keras cannot tell the shape of what a layer gives.
+
     Returns:
         `Graph`. A nested model called with `training=False`, as frozen backbones are, hands that to its layers. Of two
         layers with the same name, the second has its model's name in front.
@@ -119,13 +123,28 @@ def trace(model):
             name = f"{parent}_{name}"
         name = names.setdefault(id(operation), name)
         given = tensors((args, kwargs))
-        outputs = operation.compute_output_spec(*args, **kwargs)
+        try:
+            outputs = operation.compute_output_spec(*args, **kwargs)
+        except Exception as error:  # another's code: it may raise anything
+            raise ValueError(
+                f"The shape that the layer {name!r} ({type(operation).__name__}) gives for {[x.shape for x in given]} "
+                f"cannot be told: {essence(error)} Give its class a `compute_output_shape`."
+            ) from error
         outputs = tree.map_structure(lambda x: _renewed(x) if any(x is y for y in given) else x, outputs)
         calls.append(Call(operation, name, args, kwargs, tensors(outputs)))
         return outputs
 
     output = _walk(model, (image,), {}, call)
     return Graph(image, tuple(calls), output)
+
+
+def essence(error):
+    """The line of an error that says what is wrong; Keras puts more around it."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    text = re.split(r"Arguments received by|Full object config", text)[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Exception encountered when")] or [repr(error)]
+    return lines[-1].removeprefix("Exception encountered: ").rstrip(".") + "."
 
 
 def is_functional(model):

@@ -1,9 +1,12 @@
 """Copies of a model's own layers, wider or narrower."""
 
+import inspect
+
 import keras
 
 OUTPUT_WIDTHS = ("filters", "units", "channels", "output_filters", "output_channels", "out_channels")
 INPUT_WIDTHS = ("projection_dim", "input_filters", "input_channels", "in_channels")
+SHAPES = ("target_shape", "newshape")  # of a reshape
 
 
 def copy_of(call, config, changes):
@@ -12,19 +15,15 @@ def copy_of(call, config, changes):
     Args:
         call: `Call`.
         config: Dict for the class's `from_config`.
-        changes: Dict of entries that replace those of the config, where it has them: some operations have no name.
-
-    Raises:
-        ValueError: if that fails.
+        changes: Dict of entries that replace those of the config, where it has them, with the name at least.
     """
-    try:
-        return type(call.operation).from_config({key: changes.get(key, value) for key, value in config.items()})
-    except Exception as error:  # another's code: it may raise anything
-        cause = str(error).strip().splitlines()[-1].removeprefix("Exception encountered: ")
-        raise ValueError(
-            f"The layer {call.name!r} ({call.kind}) cannot be made from its config: {cause} Give its class a "
-            "`get_config` with every argument of its constructor; write a Lambda as a layer of its own."
-        ) from error
+    copy = type(call.operation).from_config({key: changes.get(key, value) for key, value in config.items()})
+    if "name" not in config:  # as in some operations of older versions of Keras
+        copy.name = changes["name"]
+    activation = getattr(call.operation, "activation", None)
+    if "activation" not in changes and inspect.isfunction(activation):
+        copy.activation = activation  # a config has its name only, which could be another's, too
+    return copy
 
 
 def scaled(call, factor, channels, changes):
@@ -43,31 +42,43 @@ def scaled(call, factor, channels, changes):
         ValueError: if the layer cannot have that width.
     """
     config = _without_seeds(call.config)
-    before = call.inputs[0].shape[-1]
-    times = lambda width: max(1, round(width * factor))
+    of_layer = config
+    if _is_wrapper(call.operation):
+        config["layer"].pop("build_config", None)  # of the width before
+        of_layer = config["layer"]["config"]
+    _widen(of_layer, factor, call.inputs[0].shape[-1], channels)
+    return copy_of(call, config, {**changes, "trainable": True})
+
+
+def _widen(config, factor, before, channels):
+    """Changes a layer's config from `before` channels of input to `channels`, and its width by the factor."""
+    times = lambda width: max(1, round(width * factor)) if width > 1 else width  # one channel: a gate
     groups = config.get("groups", 1)
     if groups == before > 1:  # of a depthwise convolution, or of a normalization of each channel
         config["groups"] = channels
         times = lambda width: width * channels // before
-    elif groups > 1 and (channels % groups or times(config.get("filters", groups)) % groups):
-        raise ValueError(
-            f"it has {groups} groups, which do not divide {channels} channels of input and "
-            f"{times(config.get('filters', groups))} of output"
-        )
+    elif groups > 1 and (channels % groups or times(config.get("filters", 0)) % groups):
+        of_output = f" and {times(config['filters'])} of output" if "filters" in config else ""
+        raise ValueError(f"its {groups} groups do not divide {channels} channels of input{of_output}")
     for key in OUTPUT_WIDTHS:
         if isinstance(config.get(key), int):
             config[key] = times(config[key])
     for key in INPUT_WIDTHS:
         if config.get(key) == before:
             config[key] = channels
-    if isinstance(call.operation, keras.layers.Reshape) and config["target_shape"][-1] == before:
-        config["target_shape"] = (*config["target_shape"][:-1], channels)
-    return copy_of(call, config, {**changes, "trainable": True})
+    for key in SHAPES:
+        if isinstance(config.get(key), (tuple, list)) and config[key][-1] == before:
+            config[key] = (*config[key][:-1], channels)
 
 
 def has_width(call):
-    """Whether a layer decides how many channels its output has, whatever its input."""
-    return any(isinstance(getattr(call.operation, key, None), int) for key in OUTPUT_WIDTHS)
+    """Whether a layer decides how many channels its output has, whatever its input, and can be widened."""
+    layer = call.operation.layer if _is_wrapper(call.operation) else call.operation
+    return any(isinstance(getattr(layer, key, None), int) for key in OUTPUT_WIDTHS)
+
+
+def _is_wrapper(operation):
+    return isinstance(operation, keras.layers.Wrapper)
 
 
 def _without_seeds(config):

@@ -8,7 +8,7 @@ import keras
 
 from dhm_keras.forking.graph import Call
 
-NORMALIZATIONS = ("BatchNormalization", "LayerNormalization", "GroupNormalization", "Normalization")
+NORMALIZATIONS = ("BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization")
 PADDINGS = ("ZeroPadding2D", "Pad")
 # What two blocks may differ in and still be repeats: a first block has strides, a deeper one a higher drop rate.
 NO_STRUCTURE = ("name", "trainable", "dtype", "data_format", "strides", "padding", "seed")
@@ -57,7 +57,7 @@ class Unit:
         """Whether the resolution ends here: a global pooling, or a layer that flattens."""
         if len(self.output.shape) != 4:
             return True
-        to_one = all(before > 1 and after == 1 for before, after in self._sizes())
+        to_one = self._sizes() and all(before > 1 and after == 1 for before, after in self._sizes())
         is_pooling = "Pooling" in self.last.kind or self.last.kind in ("Mean", "Max")
         return len(self.calls) == 1 and ("Global" in self.last.kind or (to_one and is_pooling))
 
@@ -85,9 +85,7 @@ class Unit:
     def kernels(self):
         """How often it has each kind of convolution, or of layer with weights like one's."""
         kinds = [
-            (call.kind, str(getattr(call.operation, "kernel_size", "")))
-            for call in self.calls
-            if call.weights and call.kind not in NORMALIZATIONS
+            (call.kind, str(getattr(call.operation, "kernel_size", ""))) for call in self.calls if has_kernel(call)
         ]
         return collections.Counter(kinds)
 
@@ -98,11 +96,37 @@ class Unit:
         return tuple((call.kind, _numbers(call), tuple(made_by.get(id(x)) for x in call.inputs)) for call in self.calls)
 
     def _sizes(self):
-        return list(zip(self.input.shape[1:3], self.output.shape[1:3]))
+        if len(self.input.shape) != 4:
+            return []
+        return [pair for pair in zip(self.input.shape[1:3], self.output.shape[1:3]) if None not in pair]
 
 
 def units_of(graph):
-    """The graph as a chain of `Unit`s; a graph without such a chain is a single one."""
+    """The graph as a chain of `Unit`s, in two parts.
+
+    Args:
+        graph: `Graph` of one output.
+
+    Returns:
+        Units from the image to the last tensor that has a resolution, each with one at its end, too: what computes on
+        another shape in between, as an attention, is a unit with what leads back. And the units behind.
+    """
+    units = _chain(graph)
+    spatial = [i for i, unit in enumerate(units) if len(unit.output.shape) == 4 and unit.output.shape[1:3] != (1, 1)]
+    last = spatial[-1] if spatial else -1
+    end = next((i for i, unit in enumerate(units) if unit.is_pool and i > last), len(units))
+    body, start = [], 0
+    for index in range(end):
+        if len(units[index].output.shape) == 4:
+            parts = units[start : index + 1]
+            calls = tuple(call for unit in parts for call in unit.calls)
+            body.append(dataclasses.replace(parts[0], output=parts[-1].output, calls=calls))
+            start = index + 1
+    return body, units[end:]
+
+
+def _chain(graph):
+    """All units of a graph."""
     last_use = {id(graph.output): len(graph.calls)}
     for index, call in enumerate(graph.calls):
         last_use.update({id(x): max(index, last_use.get(id(x), 0)) for x in call.inputs})
@@ -117,6 +141,11 @@ def units_of(graph):
                 units.append(Unit(before, after, tuple(calls)))
                 calls, before = [], after
     return units
+
+
+def has_kernel(call):
+    """Whether a layer mixes channels or positions by its weights, as convolutions and dense layers do."""
+    return any(len(weight.shape) > 1 for weight in call.weights) and call.kind != "PReLU"
 
 
 def _is_block(layer):
