@@ -39,9 +39,10 @@ def fork(model, branches=2, num_classes=None, name=None):
     """Adds side branches to a CNN, made of its own layers (Dynamic Hierarchical Mimicking, supplement A).
 
     A branch is the rest of the model behind a tap once more: the same blocks, the same down-samplings, the same head,
-    in new layers with weights of their own. By default the branches are forked where the last resolutions end: `aux1`
-    before the last halving of the resolution, with the model's blocks at twice the width; `aux2` one halving lower,
-    `aux3` two, with half of the blocks of each stage. `stages(model)` tells the taps.
+    in new layers with weights of their own; where the model flattens a map, a branch pools and has one dense layer. By
+    default the branches are forked where resolutions end: `aux1` before the last halving of the resolution, with the
+    model's blocks at twice the width; `aux2` one halving lower, `aux3` two, with half of the blocks of each stage.
+    `stages(model)` tells the taps.
 
     The network has copies of the model's layers with the same weights, so `main` computes what the model does, to the
     bit, and the model itself stays as it is. Nested models are opened. Frozen layers stay frozen in `main`; a branch's
