@@ -96,6 +96,14 @@ def others(x):
     return layers.SpatialDropout2D(0.1)(layers.SpectralNormalization(layers.Conv2D(x.shape[-1], 1))(x))
 
 
+def efficient_channel_attention(x):
+    """A convolution over the channels."""
+    channels = x.shape[-1]
+    gate = layers.Reshape((channels, 1))(layers.GlobalAveragePooling2D()(x))
+    gate = layers.Conv1D(1, 3, padding="same", activation="sigmoid")(gate)
+    return layers.Multiply()([x, keras.ops.reshape(gate, (-1, 1, 1, channels))])
+
+
 def shuffle(x):
     """ShuffleNet's: another shape than an image's between two reshapes."""
     height, width, channels = x.shape[1:]

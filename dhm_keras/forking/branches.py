@@ -9,7 +9,7 @@ from keras import layers
 
 from dhm_keras.forking.blocks import blocks_of, has_kernels
 from dhm_keras.forking.graph import essence
-from dhm_keras.forking.scaling import has_width, scaled
+from dhm_keras.forking.scaling import has_width, ratio, scaled
 from dhm_keras.forking.units import has_kernel
 from dhm_keras.initializers import VarianceScaling
 
@@ -184,7 +184,7 @@ class Grower:
         if classifier and head[0].last.kind in ("Flatten", "Reshape") and units[-1].output.shape[1:3] != (1, 1):
             # The model's classifier sees positions; the branch pools, as the paper's do.
             x = layers.GlobalAveragePooling2D(name=f"{self.head}_pool")(x)
-            return self.copy(classifier, 1.0, x.shape[-1])(x)
+            return self.copy(classifier, 1.0, x)(x)
         for unit in head:
             self.replay(unit, parts[-1].width)
         x = self.mapping[id(self.anatomy.logits)]
@@ -199,35 +199,41 @@ class Grower:
             if call.kind != "Concatenate" and any(by_width[x.shape[-1]] != y.shape[-1] for x, y in zip(before, now)):
                 raise Refused(call, f"its inputs have {' and '.join(str(x.shape[-1]) for x in now)} channels")
             try:
-                layer = self.copy(call, width, now[0].shape[-1])
+                layer = self.copy(call, width, now[0])
                 output = call.replay(layer, self.mapping, **{key: None for key in call.kwargs if key == "training"})
             except Exception as error:  # another's code: it may raise anything
                 raise Refused(call, essence(error).rstrip(".")) from error
             self.check(call, width, now[0], output)
 
-    def copy(self, call, width, channels):
+    def copy(self, call, width, given):
         """The branch's own layer for a call of the model's; the same one for several calls of one layer."""
         if id(call.operation) not in self.layers:
             changes = {"name": f"{self.head}_{call.name}"}
             if call is self.anatomy.classifier:
                 width, changes["activation"] = 1.0, None
-            self.layers[id(call.operation)] = scaled(call, width, channels, changes)
+            self.layers[id(call.operation)] = scaled(call, width, given, changes)
         return self.layers[id(call.operation)]
 
     def check(self, call, width, given, output):
         """Raises `Refused` if a layer has not the width that it should have, or another resolution."""
-        now, before = given.shape[-1], call.inputs[0].shape[-1]  # channels of input
-        gives, gave = output.shape[-1], call.output.shape[-1]
-        if not has_width(call) and call.kind != "Concatenate":
-            if gives * before != gave * now and not gives == gave == 1:  # one channel: a mean of them
-                raise Refused(call, f"with {now} instead of {before} channels of input it gives {gives}, before {gave}")
-            if width != 1 and has_kernel(call) and gave != before and not hasattr(call.operation, "depth_multiplier"):
-                raise Refused(call, "nothing in its config is known to be its width")
-        sizes = list(zip(output.shape[1:-1], call.output.shape[1:-1]))
-        if len(output.shape) != len(call.output.shape) or any(
-            None not in pair and len(set(pair)) > 1 for pair in sizes
+        before, gave = call.inputs[0], call.output
+        if len(output.shape) != len(gave.shape):
+            raise Refused(call, f"it gives the shape {output.shape}, in the model {gave.shape}")
+        if len(gave.shape) == 4 and any(
+            now not in (None, then) for now, then in zip(output.shape[1:3], gave.shape[1:3])
         ):
-            raise Refused(call, f"it gives the shape {output.shape}, in the model {call.output.shape}")
+            raise Refused(call, f"it gives the resolution {output.shape[1:3]}, in the model {gave.shape[1:3]}")
+        if has_width(call) or call.kind == "Concatenate":
+            return
+        if ratio(output, gave) != ratio(given, before) and not output.shape[-1] == gave.shape[-1] == 1:  # 1: a mean
+            raise Refused(
+                call,
+                f"with {given.shape[-1]} instead of {before.shape[-1]} channels of input it gives {output.shape[-1]}, "
+                f"in the model {gave.shape[-1]}",
+            )
+        changes = gave.shape[-1] != before.shape[-1] and not hasattr(call.operation, "depth_multiplier")
+        if width != 1 and has_kernel(call) and changes:
+            raise Refused(call, "nothing in its config is known to be its width")
 
 
 def classified(features, num_classes, name):

@@ -144,7 +144,7 @@ def essence(error):
     text = re.split(r"Arguments received by|Full object config", text)[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith("Exception encountered when")] or [repr(error)]
-    return lines[-1].removeprefix("Exception encountered: ").rstrip(".") + "."
+    return lines[-1].removeprefix("Exception encountered: ").rstrip(".")[:300] + "."
 
 
 def is_functional(model):

@@ -1,6 +1,8 @@
 """Copies of a model's own layers, wider or narrower."""
 
+import fractions
 import inspect
+import math
 
 import keras
 
@@ -26,8 +28,8 @@ def copy_of(call, config, changes):
     return copy
 
 
-def scaled(call, factor, channels, changes):
-    """A new layer like a call's, for `channels` of input, with `factor` times its own width.
+def scaled(call, factor, given, changes):
+    """A new layer like a call's, for another input, with `factor` times its own width.
 
     Convolutions and dense layers have `factor` times the filters or units; a depthwise convolution has as many as its
     input, a grouped one keeps its number of groups. The layer is trainable and initialised anew.
@@ -35,7 +37,7 @@ def scaled(call, factor, channels, changes):
     Args:
         call: `Call` of the layer, whose input has the original number of channels.
         factor: Float, of the widths.
-        channels: Integer, of the new layer's input.
+        given: Symbolic tensor, the new layer's first input.
         changes: As in `copy_of`, such as the name.
 
     Raises:
@@ -46,7 +48,11 @@ def scaled(call, factor, channels, changes):
     if _is_wrapper(call.operation):
         config["layer"].pop("build_config", None)  # of the width before
         of_layer = config["layer"]["config"]
-    _widen(of_layer, factor, call.inputs[0].shape[-1], channels)
+    before = call.inputs[0]
+    _widen(of_layer, factor, before.shape[-1], given.shape[-1])
+    for key in SHAPES:
+        if isinstance(config.get(key), (tuple, list)):
+            config[key] = _reshaped(config[key], ratio(given, before))
     return copy_of(call, config, {**changes, "trainable": True})
 
 
@@ -66,9 +72,20 @@ def _widen(config, factor, before, channels):
     for key in INPUT_WIDTHS:
         if config.get(key) == before:
             config[key] = channels
-    for key in SHAPES:
-        if isinstance(config.get(key), (tuple, list)) and config[key][-1] == before:
-            config[key] = (*config[key][:-1], channels)
+
+
+def _reshaped(shape, times):
+    """A reshape's target for so many times the numbers; the last size that is not 1 has channels."""
+    at = max((i for i, size in enumerate(shape) if size != 1), default=0)
+    if shape[at] < 1 or times.numerator * shape[at] % times.denominator:
+        return shape
+    return (*shape[:at], int(times * shape[at]), *shape[at + 1 :])
+
+
+def ratio(tensor, before):
+    """How many times as many numbers an example of a symbolic tensor has as that of another: a `Fraction`."""
+    pairs = zip(tensor.shape[1:], before.shape[1:])
+    return math.prod(fractions.Fraction(now, then) for now, then in pairs if now is not None)
 
 
 def has_width(call):
