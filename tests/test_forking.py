@@ -164,8 +164,9 @@ def _pooled_features():
     return model.inputs[0], model.layers[-1].input
 
 
-def test_a_flattening_classifier_is_mains_alone():
-    image = x = keras.Input((16, 16, 3))
+@pytest.mark.parametrize("size", [8, 16])
+def test_a_flattening_classifier_is_mains_alone(size):
+    image = x = keras.Input((size, size, 3))  # 1x1 or 2x2 at the end
     for width in (4, 8, 12):
         x = layers.MaxPooling2D()(layers.Conv2D(width, 3, padding="same")(x))
     x = layers.Dense(20, activation="relu")(layers.Flatten()(x))

@@ -181,7 +181,7 @@ class Grower:
         if is_behind and parts[-1].width != 1 and x.shape[-1] == units[-1].output.shape[-1]:
             widest = next(call for unit in units[::-1] for call in unit.calls if has_kernel(call))
             raise Refused(widest, f"its output has {x.shape[-1]} channels as before")
-        if classifier and head[0].last.kind in ("Flatten", "Reshape") and units[-1].output.shape[1:3] != (1, 1):
+        if classifier and is_behind and _flattens(head):
             # The model's classifier sees positions; the branch pools, as the paper's do.
             x = layers.GlobalAveragePooling2D(name=f"{self.head}_pool")(x)
             return self.copy(classifier, 1.0, x)(x)
@@ -234,6 +234,13 @@ class Grower:
         changes = gave.shape[-1] != before.shape[-1] and not hasattr(call.operation, "depth_multiplier")
         if width != 1 and has_kernel(call) and changes:
             raise Refused(call, "nothing in its config is known to be its width")
+
+
+def _flattens(head):
+    """Whether units behind the last resolution flatten it, and do not pool."""
+    kinds = (unit.last.kind for unit in head)
+    first = next((kind for kind in kinds if kind in ("Flatten", "Reshape", "Mean", "Max") or "Global" in kind), "")
+    return first in ("Flatten", "Reshape")
 
 
 def classified(features, num_classes, name):
