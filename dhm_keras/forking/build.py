@@ -128,8 +128,9 @@ def _main(anatomy, mapping, num_classes):
     for call in anatomy.graph.calls:
         if id(anatomy.logits) in mapping:
             break  # a softmax is left
+        config = call.config
         try:
-            _copy(anatomy, call, mapping, copies)
+            _copy(anatomy, call, config, mapping, copies)
         except Exception as error:  # another's code: it may raise anything
             raise ValueError(
                 f"The layer {call.name!r} ({call.kind}) cannot be copied: {essence(error)} Give its class a "
@@ -140,20 +141,21 @@ def _main(anatomy, mapping, num_classes):
     return output if anatomy.classifier else classified(output, num_classes, "main")
 
 
-def _copy(anatomy, call, mapping, copies):
-    """Adds one call of main; `copies` has the layers so far, by the ids of the model's."""
+def _copy(anatomy, call, config, mapping, copies):
+    """Adds one call of main, of a layer with that config; `copies` has the layers so far, by the ids of the model's."""
     if id(call.operation) not in copies:
         taken = "main|main_pool" if anatomy.classifier is None else "main_pool"
         is_taken = re.fullmatch(rf"{taken}|aux\d+(_.*)?", call.name)  # by the heads' own layers
         changes = {"name": f"model_{call.name}" if is_taken else call.name}
         if call is anatomy.classifier:
             changes["activation"] = None
-        copies[id(call.operation)] = copy_of(call, call.config, changes)
+        copies[id(call.operation)] = copy_of(call, config, changes)
     copy = copies[id(call.operation)]
     call.replay(copy, mapping)
     if call.weights:
         set_weights(copy, call.operation.get_weights())
-        for ours, theirs in zip(copy._flatten_layers(), call.operation._flatten_layers()):  # frozen parts, too
+        # A private name of Keras: the layers within a layer, parts of which can be frozen.
+        for ours, theirs in zip(copy._flatten_layers(), call.operation._flatten_layers()):
             ours.trainable = theirs.trainable
 
 

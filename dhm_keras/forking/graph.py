@@ -173,7 +173,7 @@ def _walk(model, args, kwargs, call):
         x if x.dtype == to.dtype else call_one(keras.layers.Rescaling(1.0, dtype=to.dtype, name="cast"), x)
         for x, to in zip(tree.flatten(args[0]), model.inputs)  # a functional model casts what it is given
     ]
-    # The one private name: Keras's own walk over the nodes of a functional model, which `clone_model` goes, too.
+    # A private name of Keras: its own walk over the nodes of a functional model, which `clone_model` goes, too.
     return model._run_through_graph(given, operation_fn=lambda operation: operation, call_fn=call_one)
 
 
