@@ -1,6 +1,9 @@
 """Small networks and data that the tests share, and the release's names for the weights of the CIFAR networks."""
 
 import contextlib
+import json
+import math
+import pathlib
 import re
 import socket
 
@@ -30,6 +33,34 @@ def wrn10(**kwargs):
     """The golden wide ResNet: one block a stage, k = 1."""
     branches = {"aux1": Branch(2, (1,), (128,)), "aux2": Branch(1, (1, 1), (32, 64))}
     return wide_resnet(1, 1, 10, branches, **kwargs)
+
+
+def counts(network):
+    """Trainable parameters of each head, of main all that it is made of."""
+    of = dict.fromkeys(network.output, 0)
+    for variable in network.trainable_variables:
+        of[head_of(variable.path)] += math.prod(variable.shape)
+    return of
+
+
+def multiply_adds(network):
+    """Multiplications of each head's convolutions and classifier for one image, of main all that it needs."""
+    of = dict.fromkeys(network.output, 0)
+    for layer in network.layers:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+            of[head_of(layer.name)] += math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
+    return of
+
+
+def head_of(name):
+    """The head that a layer, or variable, belongs to by its name."""
+    found = re.match(r"aux\d+", name)
+    return found[0] if found else "main"
+
+
+def multiply_adds_of_the_release():
+    """`{network: {head: multiply-adds}}` of the authors' release."""
+    return json.loads((pathlib.Path(__file__).parent / "golden" / "macs.json").read_text())
 
 
 def tiny(

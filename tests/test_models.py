@@ -3,21 +3,24 @@
 import keras
 import numpy as np
 import pytest
-from networks import RESNET8, densenet10, densenet_bc16, from_torch, resnet8, sgd, torch_name, wrn10
+from networks import (
+    RESNET8,
+    counts,
+    densenet10,
+    densenet_bc16,
+    from_torch,
+    multiply_adds,
+    multiply_adds_of_the_release,
+    resnet8,
+    sgd,
+    torch_name,
+    wrn10,
+)
 
 import dhm_keras as dhm
 from dhm_keras.models import Branch, cifar_resnet, densenet, wide_resnet
 
 HEADS = ("main", "aux1", "aux2")
-
-
-def counts(network):
-    """Trainable parameters per head."""
-    of = dict.fromkeys(HEADS, 0)
-    for variable in network.trainable_variables:
-        head = next((h for h in HEADS[1:] if variable.path.startswith((f"{h}_", f"{h}/"))), "main")
-        of[head] += int(np.prod(variable.shape))
-    return tuple(of.values())
 
 
 # Table 1's networks; spec: the authors' release, counted by PyTorch. The default stem of the DenseNets is the paper's.
@@ -30,13 +33,17 @@ COUNTS = {
     "wrn16_8": (11_007_540, 31_044_196, 5_822_820),
 }
 
+MACS = multiply_adds_of_the_release()
+RELEASE = {"densenet40": "densenet40_12", "densenet100": "densenet100_12", "densenetbc100": "densenet_bc100_12"}
+
 
 @pytest.mark.parametrize("name, expected", COUNTS.items())
 def test_parameters_per_head(name, expected):
     network = dhm.models.get(name)
-    assert counts(network) == expected
+    assert counts(network) == dict(zip(HEADS, expected))
     assert sum(int(np.prod(v.shape)) for v in dhm.DHM(network).main.trainable_variables) == expected[0]
-    assert counts(dhm.models.get(name, branches=())) == (expected[0], 0, 0)
+    assert counts(dhm.models.get(name, branches=())) == {"main": expected[0]}
+    assert multiply_adds(network) == MACS[RELEASE.get(name, name)] or name in ("densenet40", "densenet100")
 
 
 @pytest.mark.slow
@@ -50,7 +57,9 @@ def test_parameters_per_head(name, expected):
     ],
 )
 def test_parameters_per_head_of_the_largest_and_of_the_releases_stem(name, kwargs, expected):
-    assert counts(dhm.models.get(name, **kwargs)) == expected
+    network = dhm.models.get(name, **kwargs)
+    assert counts(network) == dict(zip(HEADS, expected))
+    assert multiply_adds(network) == MACS[RELEASE.get(name, name)]
 
 
 GOLDEN = {
@@ -152,7 +161,8 @@ def test_a_transition_rounds_its_channels_down():
 def test_registry():
     assert dhm.models.names() == [
         *("densenet100", "densenet40", "densenetbc100"),
-        *("resnet110", "resnet1202", "resnet20", "resnet32", "resnet56"),
+        *("resnet101", "resnet110", "resnet1202", "resnet152", "resnet18", "resnet20", "resnet32", "resnet34"),
+        *("resnet50", "resnet56"),
         *("wrn16_8", "wrn28_10"),
     ]
     network = dhm.models.get("resnet20", num_classes=7, branches=("aux2",), name="mine")
@@ -200,7 +210,7 @@ def test_initial_weights_have_the_releases_distributions():
     "make, words",
     [
         (lambda: dhm.models.resnet32(branches=("aux3",)), "has the branches ('aux1', 'aux2')"),
-        (lambda: resnet8({"aux1": Branch(3, (), ())}), "tap 1 or 2"),
+        (lambda: resnet8({"aux1": Branch(3, (), ())}), "tap from 1 to 2"),
         (lambda: resnet8({"aux1": Branch(1, (1,), (32,))}), "each of the 2 stages"),
         (lambda: resnet8({"aux1": Branch(2, (0,), (64,))}), "at least one block"),
         (lambda: resnet8({"aux1": Branch(2, (1,), (8,))}), "32 channels"),
@@ -239,7 +249,7 @@ def test_wrong_arguments_are_refused(make, words):
 @pytest.mark.slow
 def test_resnet1202_builds_saves_loads_and_trains_a_step(tmp_path):
     network = dhm.models.resnet1202(num_classes=100)
-    assert counts(network) == (19_427_124, 58_987_108, 9_237_860)
+    assert counts(network) == {"main": 19_427_124, "aux1": 58_987_108, "aux2": 9_237_860}
     model = dhm.DHM(network)
     images = np.random.default_rng(0).standard_normal((4, 32, 32, 3)).astype("float32")
     model.main.save(tmp_path / "main.keras")

@@ -2,9 +2,10 @@
 
 import difflib
 
-from dhm_keras.models.cifar import Branch
+from dhm_keras.models.builder import Branch
 from dhm_keras.models.cifar_resnet import cifar_resnet, resnet20, resnet32, resnet56, resnet110, resnet1202
 from dhm_keras.models.densenet import densenet, densenet40, densenet100, densenetbc100
+from dhm_keras.models.imagenet_resnet import imagenet_resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from dhm_keras.models.wide_resnet import wide_resnet, wrn16_8, wrn28_10
 
 REGISTRY = {
@@ -20,6 +21,11 @@ REGISTRY = {
         densenetbc100,
         wrn16_8,
         wrn28_10,
+        resnet18,
+        resnet34,
+        resnet50,
+        resnet101,
+        resnet152,
     )
 }
 
@@ -51,4 +57,4 @@ def names():
     return sorted(REGISTRY)
 
 
-__all__ = ["Branch", "cifar_resnet", "densenet", "get", "names", "wide_resnet", *REGISTRY]
+__all__ = ["Branch", "cifar_resnet", "densenet", "get", "imagenet_resnet", "names", "wide_resnet", *REGISTRY]

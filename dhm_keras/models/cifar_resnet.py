@@ -5,7 +5,7 @@ import functools
 from keras import layers
 
 from dhm_keras.layers import PadChannels
-from dhm_keras.models.cifar import Branch, Builder, check_at_least, named
+from dhm_keras.models.builder import Branch, Builder, check_at_least, named
 
 WIDTHS = (16, 32, 64)
 

@@ -4,7 +4,9 @@ import functools
 
 from keras import layers
 
-from dhm_keras.models.cifar import STAGES, Branch, Builder, check_at_least, named
+from dhm_keras.models.builder import Branch, Builder, check_at_least, named
+
+STAGES = 3
 
 
 class DenseNet(Builder):

@@ -1,4 +1,4 @@
-"""What the CIFAR networks share: a branch as a row of a table, the common layers, their checks, builders by name."""
+"""What the networks share: a branch as a row of a table, the common layers, their checks, builders by name."""
 
 import dataclasses
 import numbers
@@ -12,18 +12,17 @@ from dhm_keras.initializers import RandomUniform, VarianceScaling
 from dhm_keras.layers import BatchNormalization
 from dhm_keras.network import Network
 
-STAGES = 3
-
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
     """A side branch: stages of the network's own block from a tap of the backbone to a classifier.
 
     Args:
-        tap: Stage of the backbone after which the branch is forked, 1 or 2; of a DenseNet, after its transition.
+        tap: Stage of the backbone after which the branch is forked, from 1; of a DenseNet, after its transition.
         blocks: Number of blocks in each of the branch's stages, of a DenseNet of layers. The branch halves the
             resolution as often as the backbone does after the tap, so it has as many stages.
-        widths: Channels of each of these stages, of a DenseNet its growth rate.
+        widths: Channels of each of these stages, of a DenseNet its growth rate; of bottlenecks those of the 3x3
+            convolution, four times as many leave the block.
     """
 
     tap: int
@@ -40,7 +39,7 @@ class Branch:
 
 
 class Builder:
-    """Builds a network of three stages with branches.
+    """Builds a network of several stages with branches; each stage but the first halves the resolution.
 
     A family adds `stem(x)`, from the image to the input of stage 1, and `block(x, width, stride, name)`, which a stage
     consists of, or a `stage` of its own.
@@ -49,11 +48,13 @@ class Builder:
         synchronized: Boolean, of the BatchNormalization layers.
     """
 
+    divisor = 4  # of height and width: what the stages' halving needs
+
     def __init__(self, synchronized):
         self.synchronized = synchronized
 
     def stage(self, x, number, blocks, width, prefix):
-        """Stage `number`, 1 to 3, of the backbone, or of a branch whose layers' names begin with `prefix`."""
+        """Stage `number`, from 1, of the backbone, or of a branch whose layers' names begin with `prefix`."""
         for index in range(1, blocks + 1):
             stride = 2 if number > 1 and index == 1 else 1
             x = self.block(x, width, stride, f"{prefix}stack{number}_block{index}")
@@ -69,12 +70,12 @@ class Builder:
         Returns:
             `Network` from images to a dict of logits.
         """
-        _validate(num_classes, input_shape, normalization)
-        _validate_branches(branches)
+        _validate(num_classes, input_shape, normalization, self.divisor)
+        _validate_branches(branches, len(stages))
         image = keras.Input(input_shape, name="image")
         x = self.stem(self.normalize(image, normalization))
         taps = {}
-        for number, (blocks, width) in enumerate(stages, start=1):  # 32x32, 16x16, 8x8 for 32x32 images
+        for number, (blocks, width) in enumerate(stages, start=1):  # of CIFAR 32x32, 16x16, 8x8
             x = taps[number] = self.stage(x, number, blocks, width, prefix="")
 
         logits = {"main": self.head(x, num_classes, "main")}
@@ -93,9 +94,9 @@ class Builder:
         return layers.Normalization(mean=mean, variance=variance, dtype=_full_precision(), name="normalization")(x)
 
     def conv(self, x, width, name, size=3, stride=1):
-        """Convolution without bias, initialised as in the release; 3x3 with one pixel of padding on every side."""
-        if size == 3 and stride > 1:  # "same" would pad the bottom and the right only
-            x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+        """Convolution without bias, initialised as in the release; padded equally on every side."""
+        if size > 1 and stride > 1:  # "same" would pad the bottom and the right more
+            x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
         return layers.Conv2D(
             width,
             size,
@@ -130,7 +131,7 @@ def _full_precision():
     return keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
 
 
-def named(name, title, family, table, unit="blocks of {} channels", more=""):
+def named(name, title, family, table, unit="blocks of {} channels", more="", num_classes=100, image=32):
     """The builder of one network by its name.
 
     Args:
@@ -140,12 +141,14 @@ def named(name, title, family, table, unit="blocks of {} channels", more=""):
         table: Dict from head to `Branch`: the branches that the network has by name.
         unit: String. What a branch's stage consists of, for the docstring.
         more: String. Arguments of the family besides the common ones, for the docstring.
+        num_classes: Integer. The builder's default.
+        image: Integer. The default height and width, for the docstring.
 
     Returns:
         Function of `num_classes`, `branches` and the family's keyword arguments.
     """
 
-    def builder(num_classes=100, branches=("aux1", "aux2"), **kwargs):
+    def builder(num_classes=num_classes, branches=("aux1", "aux2"), **kwargs):
         if branches is None or isinstance(branches, str):
             raise ValueError(
                 f"Invalid value for argument `branches`. Expected names out of {tuple(table)}, or a dict from name to "
@@ -177,13 +180,14 @@ def named(name, title, family, table, unit="blocks of {} channels", more=""):
     builder.__doc__ = f"""{title} with side branches: {rows}.
 
     Args:
-        num_classes: Integer. Defaults to `100`.
+        num_classes: Integer. Defaults to `{num_classes}`.
         branches: Names out of {tuple(table)}, or a dict from name to `Branch`; `()` for the plain backbone. Defaults to
-            both.
+            `("aux1", "aux2")`.
         **kwargs: {more}`input_shape`, `normalization`, `synchronized`, `name`, as in `{of_family}`.
 
     Returns:
-        Functional model from images `(batch, 32, 32, 3)` to a dict of logits, one `(batch, num_classes)` a head.
+        Functional model from images `(batch, {image}, {image}, 3)` to a dict of
+        logits, one `(batch, num_classes)` a head.
     """
     return builder
 
@@ -197,12 +201,13 @@ def check_at_least(least, **arguments):
             )
 
 
-def _validate(num_classes, input_shape, normalization):
+def _validate(num_classes, input_shape, normalization, divisor):
     check_at_least(2, num_classes=num_classes)
-    if len(input_shape) != 3 or any(not isinstance(n, numbers.Integral) or n < 1 or n % 4 for n in input_shape[:2]):
+    fits = lambda n: isinstance(n, numbers.Integral) and n > 0 and n % divisor == 0
+    if len(input_shape) != 3 or not all(map(fits, input_shape[:2])):
         raise ValueError(
             "Invalid value for argument `input_shape`. Expected (height, width, channels), height and width divisible "
-            f"by 4. Received: {input_shape!r}."
+            f"by {divisor}. Received: {input_shape!r}."
         )
     if normalization is not None:
         shape = (2, input_shape[-1])
@@ -217,7 +222,7 @@ def _validate(num_classes, input_shape, normalization):
             )
 
 
-def _validate_branches(branches):
+def _validate_branches(branches, stages):
     if not isinstance(branches, Mapping):
         raise ValueError(
             f"Invalid value for argument `branches`. Expected a dict from name to `Branch`. Received: {branches!r}."
@@ -225,11 +230,13 @@ def _validate_branches(branches):
     for head, branch in branches.items():
         if not isinstance(branch, Branch):
             raise ValueError(f"Invalid branch {head!r}. Expected a `Branch`. Received: {branch!r}.")
-        stages = STAGES - branch.tap
-        if branch.tap not in (1, 2) or len(branch.blocks) != stages or len(branch.widths) != stages:
+        if branch.tap not in range(1, stages):
+            raise ValueError(f"Invalid branch {head!r}. Expected a tap from 1 to {stages - 1}. Received: {branch}.")
+        after = stages - branch.tap
+        if len(branch.blocks) != after or len(branch.widths) != after:
             raise ValueError(
-                f"Invalid branch {head!r}. Expected a tap 1 or 2, and blocks and widths for each of the {stages} "
-                f"stages after stage {branch.tap}. Received: {branch}."
+                f"Invalid branch {head!r}. Expected blocks and widths for each of the {after} stages after stage "
+                f"{branch.tap}. Received: {branch}."
             )
         if min(branch.blocks) < 1 or min(branch.widths) < 1 or head == "main":
             raise ValueError(
