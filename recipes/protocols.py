@@ -1,0 +1,122 @@
+"""What the paper trains with: every setting of its experiments, and where it is from.
+
+The paper takes the schedules from the networks' own papers. Where it and its authors' release differ, or it says
+nothing, the source tells which of them, or that the choice is ours.
+"""
+
+PAPER = "the paper, section 4.1"
+RESNETS_OWN, DENSENETS_OWN, WRNS_OWN = (f"{name}'s schedule, as the paper says" for name in ("ResNet", "DenseNet", "WRN"))
+
+# Of both data sets. None: nothing of the kind.
+FOR_ALL = {
+    "learning_rate": (0.1, PAPER),
+    "momentum": (0.9, PAPER),
+    "warmup_epochs": (0.0, "off, as in the authors' release; linear, ours"),
+    "train_examples": (None, "all of them"),
+    "corrupt": (0.0, "supplement E has 0.2 and 0.5"),
+    "branches": (("aux1", "aux2"), "the paper; Table 4 has others"),
+    "sampling": ("fixed", "the paper; supplement D has bernoulli"),
+    "p": (0.5, "supplement D, of bernoulli"),
+    "scope": ("mimic", "supplement D; eq. 8-9 have branch"),
+    "direction": ("both", "the paper; section 4.3.1 has others"),
+    "temperature": (1.0, "the paper has none"),
+    "ce_weight": (1.0, "lambda of every branch, eq. 8; the paper has no other"),
+    "mimic_weight": (1.0, "mu of every pair, eq. 9; the paper has no other"),
+    "precision": ("float32", "ours"),
+    "devices": (1, "ours; of each machine"),
+}
+CIFAR100 = {
+    "resnet": {
+        "batch_size": (128, PAPER),
+        "epochs": (164, RESNETS_OWN),
+        "milestones": ((81, 122), RESNETS_OWN),
+        "decay": (0.1, RESNETS_OWN),
+        "weight_decay": (1e-4, PAPER),
+    },
+    "densenet": {
+        "batch_size": (64, "the authors' release; the paper's text has 128 for all"),
+        "epochs": (300, DENSENETS_OWN),
+        "milestones": ((150, 225), DENSENETS_OWN),
+        "decay": (0.1, DENSENETS_OWN),
+        "weight_decay": (1e-4, PAPER),
+    },
+    "wrn": {
+        "batch_size": (128, PAPER),
+        "epochs": (200, WRNS_OWN),
+        "milestones": ((60, 120, 160), WRNS_OWN),
+        "decay": (0.2, WRNS_OWN),
+        "weight_decay": (5e-4, "the authors' release; the paper's text has 1e-4 for all"),
+    },
+}
+DROPOUT = {"dropout": (0.0, "supplement F has 0.3, WRN only")}
+IMAGENET = {
+    "batch_size": (256, PAPER),
+    "epochs": (90, PAPER),
+    "milestones": ((30, 60), PAPER),
+    "decay": (0.1, PAPER),
+    "weight_decay": (1e-4, PAPER),
+    "image_size": (224, PAPER),
+    "augmentation": ("auto", "the paper: scale; crop for a shallow ResNet under DHM (18, 34 and 50: ours)"),
+}
+SHALLOW = ("resnet18", "resnet34", "resnet50")  # "relatively shallow", says the paper, and not which
+ARCHS = {
+    "cifar100": (
+        *("resnet20", "resnet32", "resnet56", "resnet110", "resnet1202"),
+        *("densenet40", "densenet100", "densenetbc100", "wrn16_8", "wrn28_10"),
+    ),
+    "imagenet": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+}
+
+
+def settings_of(recipe, arch):
+    """The paper's settings of one network.
+
+    Args:
+        recipe: `"cifar100"` or `"imagenet"`.
+        arch: String, one of `ARCHS[recipe]`.
+
+    Returns:
+        Dict from name to (value, source), in the order in which a recipe prints them.
+    """
+    if recipe == "imagenet":
+        return {**IMAGENET, **FOR_ALL}
+    family = next(family for family in CIFAR100 if arch.startswith(family))
+    return {**CIFAR100[family], **DROPOUT, **FOR_ALL}
+
+
+def augmentation(arch, method):
+    """`"scale"` or `"crop"`: what the paper trains a network for ImageNet with.
+
+    Args:
+        arch: String.
+        method: String, as `"dhm"`.
+    """
+    return "crop" if method == "dhm" and arch in SHALLOW else "scale"
+
+
+def deviations(config):
+    """In what a run differs from the paper's experiment with this network and method.
+
+    Args:
+        config: Dict, the config of a run of `recipes/cifar100.py` or `recipes/imagenet.py`.
+
+    Returns:
+        Dict from the setting's name to (the run's value, the paper's). The milestones are not in it, which follow from
+        the epochs, nor is what cannot change a result but by rounding: devices, precision.
+    """
+    paper = {name: value for name, (value, _) in settings_of(config["recipe"], config["arch"]).items()}
+    if config["recipe"] == "imagenet":
+        paper["augmentation"] = augmentation(config["arch"], config["method"])
+    differ = {}
+    for name, value in paper.items():
+        of_run = config.get(name)
+        if isinstance(of_run, list):
+            of_run = tuple(of_run)
+        if name not in ("milestones", "devices", "precision") and of_run != value and not _is_unused(name, of_run):
+            differ[name] = of_run, value
+    return differ
+
+
+def _is_unused(name, value):
+    """Whether a setting is one that the run's method, or its sampling, does not heed: `None` in its config."""
+    return value is None and name != "train_examples"
