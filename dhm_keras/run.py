@@ -252,12 +252,12 @@ def best_and_last(history, heads):
 
     Args:
         history: Dict from log name to a list of values, one an epoch: `history` of what `fit` returns, with validation
-            data of more than five classes.
+            data.
         heads: Names of the heads.
 
     Returns:
         `{"best": errors, "last": errors}`, each a dict: `epoch` (from 1), and `main_top1_error`, `main_top5_error`,
-        ..., in per cent, of the validation data.
+        ..., in per cent, of the validation data. Without the top-5 errors of up to five classes, which have none.
     """
     accuracies = history["val_main_accuracy"]
     errors = {}
@@ -265,7 +265,8 @@ def best_and_last(history, heads):
         errors[name] = {"epoch": index + 1}
         for head in heads:
             errors[name][f"{head}_top1_error"] = 100 * (1 - history[f"val_{head}_accuracy"][index])
-            errors[name][f"{head}_top5_error"] = 100 * (1 - history[f"val_{head}_top5"][index])
+            if f"val_{head}_top5" in history:
+                errors[name][f"{head}_top5_error"] = 100 * (1 - history[f"val_{head}_top5"][index])
     return errors
 
 

@@ -152,11 +152,13 @@ def run_main(recipe, *arguments):
     spec = importlib.util.spec_from_file_location("recipe", ROOT / "recipes" / f"{recipe}.py")
     module = importlib.util.module_from_spec(spec)
     known = set(flags.FLAGS)
+    sys.path.insert(0, str(ROOT / "recipes"))  # as Python does for a script
     spec.loader.exec_module(module)
     try:
         flags.FLAGS([recipe, *arguments])
         module.main([recipe])
     finally:
+        sys.path.remove(str(ROOT / "recipes"))
         for name in set(flags.FLAGS) - known:
             delattr(flags.FLAGS, name)
         keras.config.set_dtype_policy("float32")
@@ -177,7 +179,17 @@ def test_cifar100_without_a_folder_takes_tfds(tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--method=dhm,foo"], "one or several of baseline,dsl,dhm"),
+        (["--method=dhm,foo"], "one or several of baseline,dsl,dhm,aux1,aux2"),
+        (["--method=aux3"], "one or several of baseline,dsl,dhm,aux1,aux2, each once"),
+        (["--branches=aux3"], "the branches of resnet32"),
+        (["--branches=aux1,aux1"], "each once"),
+        (["--branches="], "one or several of aux1,aux2"),
+        (["--branches=aux1", "--method=baseline,aux2"], "--branches is of the training with branches, not of"),
+        (["--ce_weight=2", "--method=baseline"], "--ce_weight is of the training with branches"),
+        (["--temperature=3", "--method=dsl"], "--temperature is of the mimicking"),
+        (["--mimic_weight=0.5", "--method=aux1"], "--mimic_weight is of the mimicking"),
+        (["--mimic_weight=inf"], "--mimic_weight is a finite number"),
+        (["--p=0.3"], "Give that, too"),
         (["--arch=resnet20", "--dropout=0.3"], "resnet20 has none"),
         (["--learning_rate=nan"], "--learning_rate is a finite number"),
         (["--warmup_epochs=inf"], "--warmup_epochs is a finite number"),

@@ -7,6 +7,7 @@ from dhm_keras.models.cifar_resnet import cifar_resnet, resnet20, resnet32, resn
 from dhm_keras.models.densenet import densenet, densenet40, densenet100, densenetbc100
 from dhm_keras.models.imagenet_resnet import imagenet_resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from dhm_keras.models.wide_resnet import wide_resnet, wrn16_8, wrn28_10
+from dhm_keras.network import Network
 
 REGISTRY = {
     builder.__name__: builder
@@ -43,13 +44,59 @@ def get(name, /, **kwargs):
     Raises:
         ValueError: if there is no network of that name.
     """
+    return _builder(name)(**kwargs)
+
+
+def _builder(name):
     if name not in REGISTRY:
         near = difflib.get_close_matches(str(name), REGISTRY, n=1)
         raise ValueError(
             f"Invalid value for argument `name`. Expected one of {names()}. Received: {name!r}."
             + (f" Did you mean {near[0]!r}?" if near else "")
         )
-    return REGISTRY[name](**kwargs)
+    return REGISTRY[name]
+
+
+def branches(name):
+    """The side branches that a network can be built with by their names.
+
+    Args:
+        name: String, one of `names()`.
+
+    Returns:
+        Dict from head, as `"aux1"`, to `Branch`.
+
+    Raises:
+        ValueError: if there is no network of that name.
+    """
+    return dict(_builder(name).branches)
+
+
+def alone(network, head):
+    """One branch by itself, from the image to its classifier: what Table 5 calls independent.
+
+    Example:
+
+    ```python
+    network = dhm_keras.models.alone(dhm_keras.models.resnet18(branches=("aux2",)), "aux2")
+    model = dhm_keras.DHM(network, method="baseline")
+    ```
+
+    Args:
+        network: Functional model with a dict of heads as output.
+        head: String, the branch's name.
+
+    Returns:
+        Functional model from images to `{"main": logits}`; shares layers and weights with `network`.
+
+    Raises:
+        ValueError: if the network has no such head.
+    """
+    if head not in network.output:
+        raise ValueError(
+            f"Invalid value for argument `head`. Expected one of {sorted(network.output)}. Received: {head!r}."
+        )
+    return Network(network.input, {"main": network.output[head]}, name=f"{network.name}_{head}")
 
 
 def names():
@@ -57,4 +104,15 @@ def names():
     return sorted(REGISTRY)
 
 
-__all__ = ["Branch", "cifar_resnet", "densenet", "get", "imagenet_resnet", "names", "wide_resnet", *REGISTRY]
+__all__ = [
+    "Branch",
+    "alone",
+    "branches",
+    "cifar_resnet",
+    "densenet",
+    "get",
+    "imagenet_resnet",
+    "names",
+    "wide_resnet",
+    *REGISTRY,
+]

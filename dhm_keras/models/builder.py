@@ -176,6 +176,7 @@ def named(name, title, family, table, unit="blocks of {} channels", more="", num
         + unit.format(" and ".join(map(str, b.widths)))
         for head, b in table.items()
     )
+    builder.branches = table
     builder.__name__ = builder.__qualname__ = name
     builder.__doc__ = f"""{title} with side branches: {rows}.
 

@@ -1,0 +1,321 @@
+"""What the recipes of the paper's experiments share: flags, settings, runs one after another, the table at the end.
+
+A recipe describes its data set in a `Recipe` and hands it to `main`.
+"""
+
+import dataclasses
+import logging as python_logging
+import math
+import pathlib
+from collections.abc import Callable
+
+import keras
+from absl import app, flags, logging
+
+import dhm_keras as dhm
+import protocols
+from dhm_keras.run import Run, best_and_last, left_out
+
+METHODS = ("baseline", "dsl", "dhm")
+ALONE = ("aux1", "aux2", "aux3")  # as a method: that branch alone, from the image on
+OF_MIMICKING = ("direction", "temperature", "mimic_weight")
+FLAGS = flags.FLAGS
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What one data set's recipe has of its own.
+
+    Attributes:
+        name: String, as `protocols.settings_of` knows it.
+        title: String, the data set's name.
+        smoke: Dict, the settings of `--smoke`.
+        normalization: (mean, std) per channel.
+        notes: Dict from name to (value, source): what is printed with the settings and no flag changes.
+        load: Function of the settings to the data: any value; `test_examples` images of it are tested on.
+        num_classes: Function of the data to an integer.
+        batches: Function of a run's config and the data to the training batches and a dict of the arguments of `fit`
+            that make the validation.
+        check: Function to a sentence about the first wrong flag of the recipe's own, or `None`.
+        held_out: String. What the errors are measured on. Defaults to `"test"`.
+    """
+
+    name: str
+    title: str
+    smoke: dict
+    normalization: tuple
+    notes: dict
+    load: Callable
+    num_classes: Callable
+    batches: Callable
+    check: Callable = lambda: None
+    held_out: str = "test"
+
+
+def define_flags(recipe, default_arch, most_examples=None, checkpoint_every=None):
+    """Defines the flags that all the recipes have; the settings' defaults are in `protocols`.
+
+    Args:
+        recipe: String, the recipe's name.
+        default_arch: String.
+        most_examples: Integer. Training images there are. Defaults to no limit.
+        checkpoint_every: Integer. Default of the flag. Defaults to `None`.
+    """
+    known = f"{','.join(METHODS)}, or a branch to be trained alone: {','.join(ALONE)}"
+    flags.DEFINE_enum("arch", default_arch, protocols.ARCHS[recipe], "The network.")
+    flags.DEFINE_list("method", "dhm", f"One or several of {known}.")
+    flags.DEFINE_integer("seeds", 1, "Number of seeds; the paper has 5 on CIFAR-100.", lower_bound=1)
+    flags.DEFINE_string("run_dir", None, f"Folder of the runs. Default: runs/{recipe}/ARCH and the flags given.")
+    flags.DEFINE_integer("devices", None, "GPUs, or CPU cores without one, that share each batch.", lower_bound=1)
+    flags.DEFINE_boolean("synchronized", True, "On several devices, batch statistics of the whole batch (TensorFlow).")
+    flags.DEFINE_integer("checkpoint_every", checkpoint_every, "Steps between checkpoints. Default: one an epoch.", 1)
+    flags.DEFINE_boolean("smoke", False, "Two short epochs; flags can say otherwise. Tests on as few images.")
+    flags.DEFINE_integer("epochs", None, "Epochs; the milestones of the schedule move in proportion.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", None, "Images in a batch.", lower_bound=1)
+    flags.DEFINE_float("learning_rate", None, "First learning rate.", lower_bound=1e-9)
+    flags.DEFINE_float("weight_decay", None, "Of all variables, part of the gradient as in PyTorch.", lower_bound=0.0)
+    flags.DEFINE_float("warmup_epochs", None, "Epochs over which the learning rate rises from 0.", lower_bound=0.0)
+    flags.DEFINE_integer("train_examples", None, "So many training images only.", 1, most_examples)
+    flags.DEFINE_float("corrupt", None, "Share of the training labels that is redrawn.", 0.0, 1.0)
+    flags.DEFINE_list("branches", None, "Branches that DSL and DHM train with.")
+    flags.DEFINE_enum("sampling", None, dhm.sampling.SAMPLERS, "Branches that take part in an epoch.")
+    flags.DEFINE_float("p", None, "Probability of each branch, of --sampling bernoulli.", 0.0, 1.0)
+    flags.DEFINE_enum("scope", None, ("mimic", "branch"), "What a branch that does not take part leaves out.")
+    flags.DEFINE_enum("direction", None, ("both", "top_down", "bottom_up"), "Which heads learn from which.")
+    flags.DEFINE_float("temperature", None, "Of the mimicking.", lower_bound=1e-9)
+    flags.DEFINE_float("ce_weight", None, "Weight of every branch's cross-entropy.", lower_bound=0.0)
+    flags.DEFINE_float("mimic_weight", None, "Weight of every pair's mimicking.", lower_bound=0.0)
+    flags.DEFINE_enum("precision", None, ("float32", "mixed_bfloat16", "mixed_float16"), "Keras's dtype policy.")
+
+
+def main(recipe, arguments):
+    """Trains what the flags ask for, prints the table and draws the curves."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"Too many arguments: {arguments[1:]}. Every option begins with --.")
+    logging.set_verbosity(logging.ERROR)  # TFDS and the exports say what they do
+    python_logging.getLogger("tensorflow").setLevel("ERROR")  # it warns of several trainings in one process
+    wrong = check_flags() or recipe.check()
+    if wrong:
+        raise SystemExit(f"{recipe.name}.py: {wrong}")
+    dhm.distribute.deterministic()
+    settings = read_settings(recipe)
+    folder = pathlib.Path(FLAGS.run_dir or default_folder(recipe, settings)).expanduser()
+    print(f"Runs go to {folder}/METHOD-SEED: {', '.join(FLAGS.method)}, {FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)}")
+    for sentence in left_out():
+        print(sentence)
+    try:
+        with dhm.distribute.data_parallel(settings["devices"]):  # before anything computes
+            runs, unfinished, data = prepare(recipe, settings, folder)
+        for number, run in enumerate(unfinished, start=1):
+            print(f"Run {number} of {len(unfinished)}: {run.folder}", flush=True)
+            keras.utils.clear_session()
+            with dhm.distribute.data_parallel(settings["devices"]):
+                train(recipe, run, data, epochs_after=(len(unfinished) - number) * settings["epochs"])
+    except KeyboardInterrupt:
+        raise SystemExit(f"\n{recipe.name}.py: stopped. The same command goes on from there.") from None
+    except (ValueError, OSError, FloatingPointError) as error:  # of a run's folder, its data, or its loss
+        raise SystemExit(f"{recipe.name}.py: {error}") from None
+    if not dhm.distribute.is_chief():  # the results are the first machine's to tell
+        return
+    print_table(recipe, runs)
+    draw_curves(recipe, runs, folder / "curves.png")
+
+
+def prepare(recipe, settings, folder):
+    """`{method: runs}`, the runs to train in order, and their data; exits where a folder or the data are wrong."""
+    try:
+        runs = {
+            method: [
+                Run(folder / f"{method}-{seed}", config_of(recipe, settings, method, seed))
+                for seed in range(FLAGS.seeds)
+            ]
+            for method in FLAGS.method
+        }
+        # A seed of all methods before the next seed: an early look compares them.
+        unfinished = [run for seed in zip(*runs.values()) for run in seed if run.result is None]
+        return runs, unfinished, recipe.load(settings) if unfinished else None
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"{recipe.name}.py: {error}") from None
+
+
+def check_flags():
+    """A sentence about the first flag that has no effect on what is asked for, or cannot be met; else `None`."""
+    methods, sampled = FLAGS.method, (FLAGS.sampling or "fixed") != "fixed"
+    table = tuple(dhm.models.branches(FLAGS.arch))
+    known = (*METHODS, *table)
+    if not methods or not set(methods) <= set(known) or len(set(methods)) < len(methods):
+        return f"--method is one or several of {','.join(known)}, each once. Received: {','.join(methods)}."
+    chosen = FLAGS.branches
+    if chosen is not None and (not chosen or not set(chosen) <= set(table) or len(set(chosen)) < len(chosen)):
+        return (
+            f"--branches is one or several of {','.join(table)}, the branches of {FLAGS.arch}, each once. Received: "
+            f"{','.join(chosen)}."
+        )
+    if (chosen is not None or FLAGS.ce_weight is not None) and not {"dsl", "dhm"} & set(methods):
+        flag = "branches" if chosen is not None else "ce_weight"
+        return f"--{flag} is of the training with branches, not of {','.join(methods)}. Give --method dsl or dhm, too."
+    for name in OF_MIMICKING:
+        if FLAGS[name].value is not None and "dhm" not in methods:
+            return f"--{name} is of the mimicking, which {','.join(methods)} has not. Give --method dhm, too."
+    if FLAGS.scope and not sampled:
+        return "--scope says what unsampled branches leave out. Give --sampling bernoulli or uniform, too."
+    if FLAGS.p is not None and FLAGS.sampling != "bernoulli":
+        return "--p is the probability of --sampling bernoulli. Give that, too."
+    if sampled and not ({"dhm"} | ({"dsl"} if FLAGS.scope == "branch" else set())) & set(methods):
+        return "--sampling masks the mimicking, with --scope branch whole branches. Give --method dhm, too."
+    for name in FLAGS:
+        if isinstance(FLAGS[name].value, float) and not math.isfinite(FLAGS[name].value):
+            return f"--{name} is a finite number. Received: {FLAGS[name].value}."
+    return None
+
+
+def read_settings(recipe):
+    """The settings of all runs, a dict; printed with their sources."""
+    paper = protocols.settings_of(recipe.name, FLAGS.arch)
+    settings = dict(paper)
+    for name, (value, source) in paper.items():
+        given = FLAGS[name].value if name in FLAGS else None
+        if isinstance(given, list):
+            given = tuple(sorted(given))
+        if given is not None:
+            settings[name] = given, f"--{name} (default {source if value is None else f'{_text(value)}: {source}'})"
+        elif FLAGS.smoke and name in recipe.smoke:
+            settings[name] = recipe.smoke[name], "--smoke"
+    epochs, of_epochs = settings["epochs"][0], paper["epochs"][0]
+    if epochs != of_epochs:
+        milestones, _ = paper["milestones"]
+        scaled = tuple(round(milestone * epochs / of_epochs, 2) for milestone in milestones)
+        settings["milestones"] = scaled, f"{milestones} of {of_epochs} epochs, in proportion"
+    print(f"{recipe.title}, {FLAGS.arch}, {keras.backend.backend()}")
+    for name, (value, source) in {**settings, **recipe.notes}.items():
+        print(f"  {name:<15} {_text(value):<21} {source}")
+    return {name: value for name, (value, _) in settings.items()}
+
+
+def _text(value):
+    """A setting as it is printed."""
+    if value is None:
+        return "all"
+    return ",".join(value) if isinstance(value, tuple) and isinstance(value[0], str) else str(value)
+
+
+def default_folder(recipe, settings):
+    """`runs/RECIPE/ARCH`, with what the flags change in its name: other settings, other folder."""
+    given = [name for name in settings if name in FLAGS and FLAGS[name].value is not None]
+    changed = [f"{name}={_text(settings[name])}" for name in given]
+    return pathlib.Path("runs", "smoke" if FLAGS.smoke else recipe.name, "-".join([FLAGS.arch, *changed]))
+
+
+def config_of(recipe, settings, method, seed):
+    """What the result of one run depends on: the settings that its method heeds, `None` for the others."""
+    has_branches, mimics = method in ("dsl", "dhm"), method == "dhm"
+    sampled = settings["sampling"] != "fixed" and (mimics or (has_branches and settings["scope"] == "branch"))
+    unheeded = {
+        *(() if has_branches else ("branches", "ce_weight")),
+        *(() if mimics else OF_MIMICKING),
+        *(() if sampled else ("scope", "p")),
+        *(() if settings["sampling"] == "bernoulli" else ("p",)),
+    }
+    heeded = {
+        **settings,
+        **dict.fromkeys(unheeded),
+        "sampling": settings["sampling"] if sampled else "fixed",
+        "test_examples": settings["train_examples"] if FLAGS.smoke else None,
+        "processes": dhm.distribute.process()[1],
+    }
+    if settings.get("augmentation") == "auto":
+        heeded["augmentation"] = protocols.augmentation(FLAGS.arch, method)
+    if heeded["devices"] * heeded["processes"] > 1:
+        heeded["synchronized"] = FLAGS.synchronized
+    identity = {"recipe": recipe.name, "arch": FLAGS.arch, "method": method, "seed": seed}
+    return {**identity, **heeded, "backend": keras.backend.backend()}
+
+
+def build(recipe, config, num_classes):
+    """The network of a run, a dict of logits; with the paper's `dropout` and `image_size`, where it has such."""
+    method = config["method"]
+    branches = config["branches"] or (() if method == "baseline" else (method,))
+    size = config.get("image_size")
+    network = dhm.models.get(
+        config["arch"],
+        num_classes=num_classes,
+        branches=tuple(branches),
+        normalization=recipe.normalization,
+        **({"dropout": config["dropout"]} if config.get("dropout") else {}),
+        **({"input_shape": (size, size, 3)} if size else {}),
+        synchronized=config.get("synchronized", False),
+    )
+    return dhm.models.alone(network, method) if method in ALONE else network
+
+
+def objective_of(config):
+    """The arguments of `DHM` that a config says."""
+    method = config["method"]
+    if method not in ("dsl", "dhm"):
+        return {"method": "baseline"}
+    weights = {"ce_weights": dict.fromkeys(config["branches"], config["ce_weight"])}
+    if method == "dhm":
+        weights |= {"mimic_weights": config["mimic_weight"], "temperature": config["temperature"]}
+        weights |= {"direction": config["direction"]}
+    return {"method": method, **weights}
+
+
+def train(recipe, run, data, epochs_after):
+    """Trains one network and leaves history, logs, checkpoints, export and result in the run's folder."""
+    config, seed = run.config, run.config["seed"]
+    keras.config.set_dtype_policy(config["precision"])
+    keras.utils.set_random_seed(seed)
+    batches, validation = recipe.batches(config, data)
+    network = build(recipe, config, recipe.num_classes(data))
+    model = dhm.DHM(network, **objective_of(config), name=run.folder.name)
+    schedule = dhm.schedules.MultiStep(
+        config["learning_rate"], batches.steps_per_epoch, config["milestones"], config["decay"], config["warmup_epochs"]
+    )
+    model.compile(optimizer=dhm.optimizers.SGD(schedule, config["momentum"], weight_decay=config["weight_decay"]))
+    callbacks = [
+        *run.start(FLAGS.checkpoint_every),
+        dhm.callbacks.WarnOfCollapse(),
+        dhm.callbacks.Progress(epochs_after),
+    ]
+    if config["sampling"] != "fixed":
+        p = config["p"] or 0.5
+        callbacks.append(dhm.callbacks.SampleBranches(config["sampling"], p=p, scope=config["scope"], seed=seed))
+    if config["backend"] == "tensorflow":
+        callbacks.append(dhm.callbacks.ExportMain(run.path("serving")))
+    history = model.fit(batches, epochs=config["epochs"], callbacks=callbacks, verbose=0, **validation).history
+    run.finish(model, best_and_last(history, model.heads))
+
+
+def print_table(recipe, runs):
+    """Errors of every head on the data held out, after the best and the last epoch."""
+    print(f"\n{recipe.held_out.capitalize()} error, %: mean (standard deviation over the seeds)")
+    print(f"{'':<15}{'last epoch':>14}{'':>14}  {'best epoch':>14}")
+    print(f"{'method':<9}{'head':<6}{'top-1':>14}{'top-5':>14}  {'top-1':>14}{'top-5':>14}")
+    for method, of_method in runs.items():
+        results = [run.result for run in of_method]
+        heads = [key.removesuffix("_top1_error") for key in results[0]["last"] if key.endswith("_top1_error")]
+        for head in heads:
+            last_1, last_5, best_1, best_5 = (
+                dhm.analysis.mean_std(errors) if None not in errors else "-"  # of five classes there is no top-5
+                for when in ("last", "best")
+                for top in ("top1", "top5")
+                for errors in [[result[when].get(f"{head}_{top}_error") for result in results]]
+            )
+            name = "alone" if method in ALONE else head
+            print(f"{method:<9}{name:<6}{last_1:>14}{last_5:>14}  {best_1:>14}{best_5:>14}")
+    print(
+        f"The best epoch is main's, chosen on the {recipe.held_out} set, as in the paper; the last is not chosen at "
+        "all.\n"
+    )
+
+
+def draw_curves(recipe, runs, path):
+    try:
+        dhm.analysis.plot_curves(
+            {method: [run.history for run in of_method] for method, of_method in runs.items()},
+            path,
+            title=f"{recipe.title}, {FLAGS.arch}",
+        )
+        print(f"Curves: {path}")
+    except ImportError as error:
+        print(f"No curves: {error}")

@@ -1,0 +1,92 @@
+"""ImageNet as in the paper: Table 2, and the ablations on ResNet-18 (section 4.3).
+
+    python recipes/imagenet.py --arch resnet50 --data_dir DIR                          # one training with DHM
+    python recipes/imagenet.py --arch resnet18 --method baseline,dsl,dhm --data_dir DIR    # a row of Table 2
+    python recipes/imagenet.py --direction top_down --data_dir DIR                     # section 4.3.1
+    python recipes/imagenet.py --branches aux1,aux2,aux3 --data_dir DIR                # a row of Table 4
+    python recipes/imagenet.py --method baseline,aux1,aux2,dhm --data_dir DIR          # Table 5: each branch alone
+    python recipes/imagenet.py --data_dir DIR --devices 8 --precision mixed_bfloat16   # eight GPUs
+    python recipes/imagenet.py --data_dir DIR --smoke                                  # does it work?
+
+The recipe prints what it trains with and where each number is from. DIR is a folder with `train/CLASS/*.JPEG` and
+`val/CLASS/*.JPEG`, as ImageNet is mostly unpacked, or one of the same form with other classes. Without it
+tensorflow-datasets gives `imagenet2012`, for which it wants the two archives of image-net.org in its `downloads/manual`
+folder. Prints top-1 and top-5 errors of every head after the best and the last epoch, and draws `curves.png`; the
+folder of a run is as that of `recipes/cifar100.py`, and a second start goes on the same way.
+
+Meant for GPUs: a training of ResNet-18 with its branches is 90 epochs of 1.28 million images at 3.9 billion
+multiply-adds each, forward. Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
+
+from absl import app, flags
+
+import dhm_keras as dhm
+import experiment
+from protocols import PAPER
+
+FLAGS = flags.FLAGS
+experiment.define_flags("imagenet", default_arch="resnet18", checkpoint_every=1000)
+flags.DEFINE_string("data_dir", None, "Folder with train/CLASS and val/CLASS. Default: tensorflow-datasets.")
+flags.DEFINE_integer("image_size", None, "Height and width that the network takes; 256/224 of it are resized to.", 32)
+flags.DEFINE_enum("augmentation", None, ("auto", "scale", "crop"), "Scale and aspect ratio, or a crop of one scale.")
+flags.DEFINE_enum(
+    "on_corrupt", "raise", ("raise", "skip"), "An image that cannot be decoded stops the training, or is left out."
+)
+
+
+def load(settings):
+    """`(train, val)`, each an `ImageFiles`; of the training labels a share is redrawn."""
+    if FLAGS.data_dir:
+        train, val = (dhm.data.image_folder(FLAGS.data_dir, split) for split in ("train", "val"))
+    else:
+        train, val = dhm.data.imagenet_from_tfds()
+    n = settings["train_examples"]
+    if n is not None:
+        train = train.take(n)
+    if FLAGS.smoke:
+        val = val.take(min(n, len(val.labels)))
+    train = train.with_labels(dhm.data.corrupt_labels(train.labels, settings["corrupt"], train.num_classes, seed=0))
+    print(
+        f"Data: {FLAGS.data_dir or 'tensorflow-datasets'}, {train.num_classes} classes, {len(train.labels)} training, "
+        f"{len(val.labels)} validation images"
+    )
+    return train, val
+
+
+def batches(config, data):
+    """The training batches of a run, and what it is validated on."""
+    train, val = data
+    size, common = config["image_size"], {"on_corrupt": FLAGS.on_corrupt}
+    batches = dhm.data.JpegTrainBatches(
+        train, config["batch_size"], size, augmentation=config["augmentation"], seed=config["seed"], **common
+    )
+    return batches, {"validation_data": dhm.data.JpegTestBatches(val, config["batch_size"], size, **common)}
+
+
+RECIPE = experiment.Recipe(
+    name="imagenet",
+    title="ImageNet",
+    smoke={"epochs": 2, "train_examples": 32, "batch_size": 8, "image_size": 64},
+    normalization=dhm.data.IMAGENET_MEAN_STD,
+    notes={
+        "flip": ("half of the images", PAPER),
+        "evaluation": ("resize 256, crop 224", "the paper, single center crop; both 224ths of image_size"),
+        "normalization": ("ImageNet's", "the authors' release"),
+    },
+    load=load,
+    num_classes=lambda data: data[0].num_classes,
+    batches=batches,
+    held_out="validation",
+)
+
+
+def main(arguments):
+    experiment.main(RECIPE, arguments)
+
+
+if __name__ == "__main__":
+    app.run(main)
