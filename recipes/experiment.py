@@ -278,8 +278,8 @@ def train(recipe, run, data, epochs_after):
         dhm.callbacks.Progress(epochs_after),
     ]
     if config["sampling"] != "fixed":
-        p = config["p"] or 0.5
-        callbacks.append(dhm.callbacks.SampleBranches(config["sampling"], p=p, scope=config["scope"], seed=seed))
+        p = {"p": config["p"]} if config["sampling"] == "bernoulli" else {}
+        callbacks.append(dhm.callbacks.SampleBranches(config["sampling"], **p, scope=config["scope"], seed=seed))
     if config["backend"] == "tensorflow":
         callbacks.append(dhm.callbacks.ExportMain(run.path("serving")))
     history = model.fit(batches, epochs=config["epochs"], callbacks=callbacks, verbose=0, **validation).history

@@ -262,3 +262,26 @@ def test_resnet1202_builds_saves_loads_and_trains_a_step(tmp_path):
     model.compile(optimizer=sgd())
     logs = model.train_on_batch(images, np.arange(4), return_dict=True)
     assert np.isfinite(logs["loss"])
+
+
+def test_a_branch_alone_is_that_branch():
+    network = resnet8()
+    alone = dhm.models.alone(network, "aux2")
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype("float32")
+    np.testing.assert_array_equal(alone.predict(images, verbose=0)["main"], network.predict(images, verbose=0)["aux2"])
+    names = {layer.name for layer in alone.layers}
+    assert "stack1_block1_conv2" in names and not any(name.startswith(("aux1", "stack2", "main")) for name in names)
+    model = dhm.DHM(alone, method="baseline")
+    model.compile(optimizer=sgd())
+    before = network.get_layer("aux2_stack3_block1_conv2").get_weights()[0]
+    model.train_on_batch(images, np.array([1, 2]))
+    assert np.abs(network.get_layer("aux2_stack3_block1_conv2").get_weights()[0] - before).max() > 0
+    with pytest.raises(ValueError, match=r"Expected one of \['aux1', 'aux2', 'main'\]. Received: 'aux3'"):
+        dhm.models.alone(network, "aux3")
+
+
+def test_branches_by_name():
+    assert list(dhm.models.branches("resnet18")) == ["aux1", "aux2", "aux3"]
+    assert dhm.models.branches("resnet32")["aux1"] == Branch(2, (5,), (128,))
+    with pytest.raises(ValueError, match="Did you mean 'wrn16_8'"):
+        dhm.models.branches("wrn-16-8")
