@@ -283,7 +283,16 @@ def train(recipe, run, data, epochs_after):
     if config["backend"] == "tensorflow":
         callbacks.append(dhm.callbacks.ExportMain(run.path("serving")))
     history = model.fit(batches, epochs=config["epochs"], callbacks=callbacks, verbose=0, **validation).history
-    run.finish(model, best_and_last(history, model.heads))
+    run.finish(model, {**best_and_last(history, model.heads), **skipped(batches, validation["validation_data"])})
+
+
+def skipped(*sources):
+    """`{"skipped": number}` of images that no source could decode and all left out, told too; empty without any."""
+    names = sorted({name for source in sources for name in getattr(source, "skipped", ())})
+    if not names:
+        return {}
+    print(f"Left out {len(names)} images that cannot be decoded: {', '.join(names[:10])}{', ...' * (len(names) > 10)}")
+    return {"skipped": len(names)}
 
 
 def print_table(recipe, runs):

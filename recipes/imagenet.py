@@ -43,16 +43,15 @@ def load(settings):
     if FLAGS.data_dir:
         train, val = (dhm.data.image_folder(FLAGS.data_dir, split) for split in ("train", "val"))
     else:
-        train, val = dhm.data.imagenet_from_tfds()
+        train, val = (dhm.data.imagenet_from_tfds(split, download=True) for split in ("train", "validation"))
     n = settings["train_examples"]
-    if n is not None:
-        train = train.take(n)
+    train = train.subset(n)
     if FLAGS.smoke:
-        val = val.take(min(n, len(val.labels)))
+        val = val.subset(min(n, len(val)))
     train = train.with_labels(dhm.data.corrupt_labels(train.labels, settings["corrupt"], train.num_classes, seed=0))
     print(
-        f"Data: {FLAGS.data_dir or 'tensorflow-datasets'}, {train.num_classes} classes, {len(train.labels)} training, "
-        f"{len(val.labels)} validation images"
+        f"Data: {FLAGS.data_dir or 'tensorflow-datasets'}, {train.num_classes} classes, {len(train)} training, "
+        f"{len(val)} validation images"
     )
     return train, val
 
