@@ -5,7 +5,9 @@ nothing, the source tells which of them, or that the choice is ours.
 """
 
 PAPER = "the paper, section 4.1"
-RESNETS_OWN, DENSENETS_OWN, WRNS_OWN = (f"{name}'s schedule, as the paper says" for name in ("ResNet", "DenseNet", "WRN"))
+RESNETS_OWN, DENSENETS_OWN, WRNS_OWN = (
+    f"{name}'s schedule, as the paper says" for name in ("ResNet", "DenseNet", "WRN")
+)
 
 # Of both data sets. None: nothing of the kind.
 FOR_ALL = {
