@@ -74,7 +74,6 @@ RECIPE = experiment.Recipe(
         "normalization": ("CIFAR-100's", "the paper; the authors' release takes CIFAR-10's mean and deviation"),
     },
     load=load,
-    num_classes=lambda data: 100,
     batches=batches,
     check=check,
 )

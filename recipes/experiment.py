@@ -33,7 +33,6 @@ class Recipe:
         normalization: (mean, std) per channel.
         notes: Dict from name to (value, source): what is printed with the settings and no flag changes.
         load: Function of the settings to the data: any value; `test_examples` images of it are tested on.
-        num_classes: Function of the data to an integer.
         batches: Function of a run's config and the data to the training batches and a dict of the arguments of `fit`
             that make the validation.
         check: Function to a sentence about the first wrong flag of the recipe's own, or `None`.
@@ -46,7 +45,6 @@ class Recipe:
     normalization: tuple
     notes: dict
     load: Callable
-    num_classes: Callable
     batches: Callable
     check: Callable = lambda: None
     held_out: str = "test"
@@ -231,14 +229,14 @@ def config_of(recipe, settings, method, seed):
     return {**identity, **heeded, "backend": keras.backend.backend()}
 
 
-def build(recipe, config, num_classes):
-    """The network of a run, a dict of logits; with the paper's `dropout` and `image_size`, where it has such."""
+def build(recipe, config):
+    """The network of a run; its images and classes are CIFAR-100's unless the config says others."""
     method = config["method"]
     branches = config["branches"] or (() if method == "baseline" else (method,))
     size = config.get("image_size")
     network = dhm.models.get(
         config["arch"],
-        num_classes=num_classes,
+        num_classes=config.get("num_classes", 100),
         branches=tuple(branches),
         normalization=recipe.normalization,
         **({"dropout": config["dropout"]} if config.get("dropout") else {}),
@@ -266,7 +264,7 @@ def train(recipe, run, data, epochs_after):
     keras.config.set_dtype_policy(config["precision"])
     keras.utils.set_random_seed(seed)
     batches, validation = recipe.batches(config, data)
-    network = build(recipe, config, recipe.num_classes(data))
+    network = build(recipe, config)
     model = dhm.DHM(network, **objective_of(config), name=run.folder.name)
     schedule = dhm.schedules.MultiStep(
         config["learning_rate"], batches.steps_per_epoch, config["milestones"], config["decay"], config["warmup_epochs"]

@@ -32,6 +32,7 @@ FLAGS = flags.FLAGS
 experiment.define_flags("imagenet", default_arch="resnet18", checkpoint_every=1000)
 flags.DEFINE_string("data_dir", None, "Folder with train/CLASS and val/CLASS. Default: tensorflow-datasets.")
 flags.DEFINE_integer("image_size", None, "Height and width that the network takes; 256/224 of it are resized to.", 32)
+flags.DEFINE_integer("num_classes", None, "Classes that the data have.", lower_bound=2)
 flags.DEFINE_enum("augmentation", None, ("auto", "scale", "crop"), "Scale and aspect ratio, or a crop of one scale.")
 flags.DEFINE_enum(
     "on_corrupt", "raise", ("raise", "skip"), "An image that cannot be decoded stops the training, or is left out."
@@ -44,6 +45,11 @@ def load(settings):
         train, val = (dhm.data.image_folder(FLAGS.data_dir, split) for split in ("train", "val"))
     else:
         train, val = (dhm.data.imagenet_from_tfds(split, download=True) for split in ("train", "validation"))
+    if train.num_classes != settings["num_classes"]:
+        raise ValueError(
+            f"{FLAGS.data_dir} has {train.num_classes} classes, ImageNet has {settings['num_classes']}. Give "
+            f"--num_classes {train.num_classes} to train on other images, or the folder of ImageNet."
+        )
     n = settings["train_examples"]
     train = train.subset(n)
     if FLAGS.smoke:
@@ -77,7 +83,6 @@ RECIPE = experiment.Recipe(
         "normalization": ("ImageNet's", "the authors' release"),
     },
     load=load,
-    num_classes=lambda data: data[0].num_classes,
     batches=batches,
     held_out="validation",
 )

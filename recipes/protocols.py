@@ -58,6 +58,7 @@ IMAGENET = {
     "decay": (0.1, PAPER),
     "weight_decay": (1e-4, PAPER),
     "image_size": (224, PAPER),
+    "num_classes": (1000, PAPER),
     "augmentation": ("auto", "the paper: scale; crop for a shallow ResNet under DHM (18, 34 and 50: ours)"),
 }
 SHALLOW = ("resnet18", "resnet34", "resnet50")  # "relatively shallow", says the paper, and not which
