@@ -286,6 +286,7 @@ class DHM(keras.Model):
             _refuse_endless(validation)
             if isinstance(validation, (tuple, list)) and len(validation) > 1:
                 check_labels(validation[1], self.num_classes)
+            check_labels(getattr(validation, "labels", None), self.num_classes)
             of_validation = kwargs.get("validation_batch_size") or batch_size or 32  # 32: Keras's default
             strategy = distribute.strategy_of(self)
             kwargs["validation_data"], steps = distribute.validation_data(validation, of_validation, strategy)
@@ -300,7 +301,7 @@ class DHM(keras.Model):
             session = resume.session(self, x, callbacks, epochs, start, of_fit)
         before = self._routing.heads, self._routing.pairs
         try:
-            with session as (epoch, step):
+            with session as (epoch, step), distribute.plain_errors(x, validation):
                 if hasattr(x, "starting_at"):
                     x = x.starting_at(*divmod(epoch * steps + step, x.steps_per_epoch))
                     x = x.for_backend(distribute.strategy_of(self))
@@ -326,12 +327,18 @@ class DHM(keras.Model):
         """As `keras.Model.evaluate`; covers all heads and pairs."""
         _refuse_endless(x)
         check_labels(y, self.num_classes)
-        return super().evaluate(x, y, *args, **kwargs)
+        with distribute.plain_errors(x):
+            if hasattr(x, "for_backend"):
+                check_labels(x.labels, self.num_classes)
+                x, steps = distribute.validation_data(x, None, distribute.strategy_of(self))
+                kwargs |= {"steps": steps} if steps else {}
+            return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         """As `keras.Model.predict`; gives a dict from head to logits `(n, classes)`."""
         _refuse_endless(x)
-        return super().predict(x, *args, **kwargs)
+        with distribute.plain_errors(x):
+            return super().predict(x, *args, **kwargs)
 
     def get_config(self):
         return {

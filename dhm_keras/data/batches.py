@@ -25,7 +25,51 @@ def _order(seed, epoch, n):
     return order
 
 
-class TrainBatches(keras.utils.PyDataset):
+class ShuffledBatches(keras.utils.PyDataset):
+    """Endless batches of examples in an order that follows from (seed, epoch); a base of those below.
+
+    Args:
+        labels: Array `(n, ...)`.
+        batch_size: Integer > 0.
+        seed: Integer >= 0.
+    """
+
+    def __init__(self, labels, batch_size, seed):
+        super().__init__()
+        check_integers(batch_size=(batch_size, 1), seed=(seed, 0))
+        self.labels, self.batch_size, self.seed = labels, batch_size, seed
+        self.first_batch = 0
+
+    @property
+    def steps_per_epoch(self):
+        """Number of batches in an epoch, a smaller last one counted."""
+        return -(-len(self.labels) // self.batch_size)
+
+    @property
+    def num_batches(self):
+        return None  # endless: Keras then asks for batch 0, 1, 2, ... through all epochs, in order
+
+    def starting_at(self, epoch, step=0):
+        """The same batches from a later one on.
+
+        Args:
+            epoch: Integer >= 0.
+            step: Integer >= 0, within the epoch. Defaults to `0`.
+
+        Returns:
+            Batches whose batch 0 is that of `epoch` and `step`; they share the data.
+        """
+        later = copy.copy(self)
+        later.first_batch = epoch * self.steps_per_epoch + step
+        return later
+
+    def _rows(self, epoch, step):
+        """Numbers of a batch's images, `(b,)`."""
+        order = _order(self.seed, epoch, len(self.labels))
+        return order[step * self.batch_size : (step + 1) * self.batch_size]
+
+
+class TrainBatches(ShuffledBatches):
     """Endless shuffled batches of images with random crops and flips, for `DHM.fit`.
 
     Batch `i` is step `i % steps_per_epoch` of epoch `i // steps_per_epoch`. Order, crops and flips are functions of
@@ -54,23 +98,17 @@ class TrainBatches(keras.utils.PyDataset):
     """
 
     def __init__(self, images, labels, batch_size, pad=0, flip=False, crop="image", seed=0):
-        super().__init__()
         images, labels = np.asarray(images), np.asarray(labels)
         if images.ndim != 4 or len(images) != len(labels) or not len(images):
             raise ValueError(
                 "Invalid value for arguments `images` and `labels`. Expected (n, height, width, channels) and n "
                 f"labels, n > 0. Received: shapes {images.shape} and {labels.shape}."
             )
-        for argument, value, least in (("batch_size", batch_size, 1), ("pad", pad, 0), ("seed", seed, 0)):
-            if not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(
-                    f"Invalid value for argument `{argument}`. Expected an integer >= {least}. Received: {value!r}."
-                )
+        super().__init__(labels, batch_size, seed)
+        check_integers(pad=(pad, 0))
         if crop not in ("image", "batch"):
             raise ValueError(f"Invalid value for argument `crop`. Expected 'image' or 'batch'. Received: {crop!r}.")
-        self.images, self.labels = images, labels
-        self.batch_size, self.pad, self.flip, self.crop, self.seed = batch_size, pad, flip, crop, seed
-        self.first_batch = 0
+        self.images, self.pad, self.flip, self.crop = images, pad, flip, crop
 
     @property
     def settings(self):
@@ -80,29 +118,6 @@ class TrainBatches(keras.utils.PyDataset):
             "labels": zlib.crc32(np.ascontiguousarray(self.labels)),
             **{name: getattr(self, name) for name in ("batch_size", "pad", "flip", "crop", "seed")},
         }
-
-    @property
-    def steps_per_epoch(self):
-        """Number of batches in an epoch, a smaller last one counted."""
-        return -(-len(self.images) // self.batch_size)
-
-    @property
-    def num_batches(self):
-        return None  # endless: Keras then asks for batch 0, 1, 2, ... through all epochs, in order
-
-    def starting_at(self, epoch, step=0):
-        """The same batches from a later one on.
-
-        Args:
-            epoch: Integer >= 0.
-            step: Integer >= 0, within the epoch. Defaults to `0`.
-
-        Returns:
-            `TrainBatches` whose batch 0 is that of `epoch` and `step`; shares the arrays.
-        """
-        later = copy.copy(self)
-        later.first_batch = epoch * self.steps_per_epoch + step
-        return later
 
     def for_backend(self, strategy=None):
         """What `keras.Model.fit` takes best.
@@ -144,11 +159,6 @@ class TrainBatches(keras.utils.PyDataset):
 
         return distributed(pipeline, strategy)
 
-    def _rows(self, epoch, step):
-        """Numbers of a batch's images, `(b,)`."""
-        order = _order(self.seed, epoch, len(self.images))
-        return order[step * self.batch_size : (step + 1) * self.batch_size]
-
     def _draws(self, epoch):
         """What an epoch's batches are made of: int64 `(n, 4)`, a row an example: image, top, left, mirrored."""
         draws = []
@@ -162,6 +172,19 @@ class TrainBatches(keras.utils.PyDataset):
         epoch, step = divmod(self.first_batch + index, self.steps_per_epoch)
         rows, generator = self._rows(epoch, step), _generator(self.seed, _CROPS, epoch, step)
         return crop_and_flip(self.images[rows], generator, self.pad, self.flip, self.crop), self.labels[rows]
+
+
+def check_integers(**arguments):
+    """Raises `ValueError` where an argument is no integer, or too small.
+
+    Args:
+        **arguments: Name of the argument to `(value, least)`.
+    """
+    for argument, (value, least) in arguments.items():
+        if not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(
+                f"Invalid value for argument `{argument}`. Expected an integer >= {least}. Received: {value!r}."
+            )
 
 
 def draw_crops(generator, n, pad, flip, crop="image"):

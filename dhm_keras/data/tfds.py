@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 through tensorflow-datasets (TFDS)."""
+"""CIFAR-10 and CIFAR-100 through tensorflow-datasets (TFDS), and what all its data sets have in common."""
 
 import contextlib
 import logging
@@ -37,33 +37,10 @@ def from_tfds(name, train_examples=None, download=False):
     """
     if name not in NAMES:
         raise ValueError(f"Invalid value for argument `name`. Expected one of {NAMES}. Received: {name!r}.")
-    try:
-        import tensorflow_datasets as tfds  # isort: skip  (the name that a message gives first)
-        import requests
-        import tensorflow as tf
-        from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
-        from tensorflow_datasets.core.download.util import DownloadError
-    except Exception as error:  # protobuf's own error, of versions that do not fit, is no ImportError
-        raise ImportError(
-            f"{name} by its name needs tensorflow-datasets and TensorFlow, which could not be imported ({error}): "
-            f"install them with pip install 'dhm_keras[demo]', or {LOCAL_COPY}."
-        ) from None
-    if keras.backend.backend() != "tensorflow":
-        with contextlib.suppress(RuntimeError):  # it is at work already
-            tf.config.set_visible_devices([], "GPU")  # which another backend trains on
+    builder = prepared(name, download, LOCAL_COPY)
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
 
-    builder = tfds.builder(name)
-    if not os.path.isdir(builder.data_dir):
-        if not download:
-            raise FileNotFoundError(f"{name} is not in {builder.data_dir}: set `download`, or {LOCAL_COPY}.")
-        print(f"Downloading {name} with tensorflow-datasets to {builder.data_dir}", flush=True)
-    try:
-        with _quick_to_fail():
-            builder.download_and_prepare()
-    except (requests.exceptions.RequestException, DownloadError, NonMatchingChecksumError) as error:
-        raise OSError(
-            f"{name} could not be downloaded ({_reason(error)}): try again with a network, or {LOCAL_COPY}."
-        ) from None
     try:
         train, test = (_in_order(tfds.as_numpy(builder.as_dataset(split=split).batch(BATCH_SIZE))) for split in SPLITS)
     except (tf.errors.OpError, KeyError, ValueError, AssertionError) as error:
@@ -73,6 +50,63 @@ def from_tfds(name, train_examples=None, download=False):
         ) from None
     n = checked_number(train_examples, len(train[0]))
     return tuple(array[:n] for array in train), test
+
+
+def prepared(name, download, instead):
+    """A data set of TFDS, on the disk.
+
+    Args:
+        name: String, as of `tfds.builder`.
+        download: Boolean. Whether TFDS may download and prepare it.
+        instead: String: what to do without it, for messages.
+
+    Returns:
+        `tfds.core.DatasetBuilder`.
+
+    Raises:
+        ImportError: if tensorflow-datasets or TensorFlow cannot be imported.
+        OSError: if the data set is not there and cannot, or must not, be downloaded.
+        ValueError: if TFDS knows no such data set.
+    """
+    try:
+        import tensorflow_datasets as tfds  # isort: skip  (the name that a message gives first)
+        import requests
+        import tensorflow as tf
+        from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+        from tensorflow_datasets.core.download.util import DownloadError
+    except Exception as error:  # protobuf's own error, of versions that do not fit, is no ImportError
+        raise ImportError(
+            f"{name} by its name needs tensorflow-datasets and TensorFlow, which could not be imported ({error}): "
+            f"install them with pip install 'dhm_keras[demo]', or {instead}."
+        ) from None
+    if keras.backend.backend() != "tensorflow":
+        with contextlib.suppress(RuntimeError):  # it is at work already
+            tf.config.set_visible_devices([], "GPU")  # which another backend trains on
+
+    try:
+        builder = tfds.builder(name)
+    except ValueError as error:
+        raise ValueError(f"tensorflow-datasets has no data set {name!r} ({_reason(error)}).") from None
+    remedy = "set `download`"
+    if by_hand := builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        page = f"https://tensorflow.org/datasets/catalog/{builder.name}"
+        remedy = f"get its archives by hand ({page}) and prepare them with `tfds build {name}`"
+    if not os.path.isdir(builder.data_dir):
+        if not download:
+            raise FileNotFoundError(f"{name} is not in {builder.data_dir}: {remedy}, or {instead}.")
+        print(f"Downloading {name} with tensorflow-datasets to {builder.data_dir}", flush=True)
+    try:
+        with _quick_to_fail():
+            builder.download_and_prepare()
+    except AssertionError as error:
+        if not by_hand:
+            raise
+        raise FileNotFoundError(f"{name} cannot be prepared ({_reason(error)}): {remedy}, or {instead}.") from None
+    except (requests.exceptions.RequestException, DownloadError, NonMatchingChecksumError) as error:
+        raise OSError(
+            f"{name} could not be downloaded ({_reason(error)}): try again with a network, or {instead}."
+        ) from None
+    return builder
 
 
 @contextlib.contextmanager

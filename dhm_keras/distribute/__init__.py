@@ -21,7 +21,7 @@ if keras.backend.backend() == "tensorflow":
         unless_empty,
         updating_only,
     )
-    from dhm_keras.distribute.tensorflow_data import validation_data
+    from dhm_keras.distribute.tensorflow_data import plain_errors, validation_data
     from dhm_keras.distribute.tensorflow_devices import (
         all_equal,
         alone,
@@ -47,6 +47,7 @@ else:
         num_devices,
         num_replicas,
         on_share,
+        plain_errors,
         process,
         run_step,
         share_of_mean,
@@ -72,6 +73,7 @@ __all__ = [
     "num_devices",
     "num_replicas",
     "on_share",
+    "plain_errors",
     "process",
     "run_step",
     "share_of_mean",

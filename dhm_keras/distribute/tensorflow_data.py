@@ -1,5 +1,7 @@
 """TensorFlow: `tf.data` pipelines, shared out among the replicas of a `tf.distribute` strategy."""
 
+import contextlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -59,7 +61,7 @@ def distributed(pipeline, strategy):
 
 
 def validation_data(data, batch_size, strategy=None):
-    """Arrays to validate on, as Keras wants them.
+    """What to validate on, as Keras wants it.
 
     Args:
         data: `validation_data` of `fit`.
@@ -67,9 +69,11 @@ def validation_data(data, batch_size, strategy=None):
         strategy: `tf.distribute.Strategy` or None.
 
     Returns:
-        (data, steps): in place of a tuple of NumPy arrays a `tf.data.Dataset` of batches, otherwise `data`; and the
-        number of batches where the data do not end by themselves, else None.
+        (data, steps): in place of a tuple of NumPy arrays, and of batches that know how, a `tf.data.Dataset` of
+        batches, otherwise `data`; and the number of batches where the data do not end by themselves, else None.
     """
+    if hasattr(data, "for_backend"):
+        return data.for_backend(strategy), data.num_batches if strategy else None
     if not (isinstance(data, (tuple, list)) and all(isinstance(array, np.ndarray) for array in data)):
         return data, None
     if strategy is None:
@@ -83,3 +87,58 @@ def validation_data(data, batch_size, strategy=None):
         return without_autotune(parts.prefetch(4))
 
     return distributed(pipeline, strategy), -(-len(data[0]) // batch_size)
+
+
+def from_function(part, n, batch_size, signature, strategy=None, first_batch=0, batches=None):
+    """A `tf.data` pipeline of batches that a Python function makes.
+
+    Args:
+        part: Function of an epoch and the first and last of its examples to a tuple of NumPy arrays. Two calls at a
+            time.
+        n: Integer. Examples of an epoch.
+        batch_size: Integer. The last batch of an epoch may be smaller.
+        signature: Tuple of `(dtype, shape)`, of the arrays.
+        strategy: `tf.distribute.Strategy` or None.
+        first_batch: Integer. Number of the batch to begin with, counted through all epochs. Defaults to `0`.
+        batches: Integer. After so many it ends; under a strategy it is endless all the same. Defaults to endless.
+
+    Returns:
+        `tf.data.Dataset`, or `tf.distribute.DistributedDataset`, as of `distributed`.
+    """
+
+    def pipeline(context):
+        bounds = shares(n, batch_size, context)
+        first = first_batch * len(bounds) // -(-n // batch_size)
+
+        def share(number):
+            epoch, at = divmod(int(number), len(bounds))
+            return part(epoch, *map(int, bounds[at]))
+
+        def arrays(number):
+            # Not "stateful": tf.data would make the batches one by one where operations are deterministic.
+            made = tf.numpy_function(share, [number], [dtype for dtype, _ in signature], stateful=False)
+            return tuple(tf.ensure_shape(value, shape) for value, (_, shape) in zip(made, signature, strict=True))
+
+        numbers = tf.data.Dataset.counter(first) if batches is None or strategy else tf.data.Dataset.range(batches)
+        return without_autotune(numbers.map(arrays, num_parallel_calls=2).prefetch(2))
+
+    return distributed(pipeline, strategy)
+
+
+@contextlib.contextmanager
+def plain_errors(*sources):
+    """Within, what went wrong in the function of `from_function` is raised as it was, not wrapped by TensorFlow.
+
+    Args:
+        *sources: What was given to train or evaluate on; a source that reads files lists in `errors` what it raised.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except tf.errors.OpError as wrapped:
+        for error in (error for source in sources for error in getattr(source, "errors", ())):
+            if str(error) in str(wrapped):
+                raise error.with_traceback(None) from None
+        raise
