@@ -51,9 +51,10 @@ def load(settings):
             f"--num_classes {train.num_classes} to train on other images, or the folder of ImageNet."
         )
     n = settings["train_examples"]
-    train = train.subset(n)
     if FLAGS.smoke:
-        val = val.subset(min(n, len(val)))
+        train, val = (images.subset(min(n, len(images))) for images in (train, val))
+    else:
+        train = train.subset(n)
     train = train.with_labels(dhm.data.corrupt_labels(train.labels, settings["corrupt"], train.num_classes, seed=0))
     print(
         f"Data: {FLAGS.data_dir or 'tensorflow-datasets'}, {train.num_classes} classes, {len(train)} training, "
