@@ -21,6 +21,7 @@ WORDS = {  # what is not said as "name value"
     "train_examples": "{} training images",
     "test_examples": "tested on {} images",
     "batch_size": "batches of {}",
+    "num_classes": "{} classes",
     "corrupt": "{} of the training labels redrawn",
     "warmup_epochs": "{} epochs of warm-up",
 }
