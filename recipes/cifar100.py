@@ -285,9 +285,12 @@ def print_table(runs):
 def draw_curves(runs, path):
     try:
         dhm.analysis.plot_curves(
-            {method: [run.history for run in of_method] for method, of_method in runs.items()},
+            {
+                f"CIFAR-100, {FLAGS.arch}": {
+                    method: {run.folder.name: run.history for run in of_method} for method, of_method in runs.items()
+                }
+            },
             path,
-            title=f"CIFAR-100, {FLAGS.arch}",
         )
         print(f"Curves: {path}")
     except ImportError as error:

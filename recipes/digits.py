@@ -2,6 +2,7 @@
 
     python recipes/digits.py            # three methods x five seeds
     python recipes/digits.py --smoke    # one seed, two epochs: half a minute
+    python recipes/digits.py --agreement    # and whether the heads' gradients agree, epoch by epoch
     python recipes/digits.py --backbone convnet --seeds 10    # a plain Keras CNN, forked: seven minutes
 
 Trains a small ResNet (14 layers, two branches) as baseline, with deep supervision (DSL) and with DHM, at one learning
@@ -44,6 +45,9 @@ flags.DEFINE_integer("epochs", 20, "Number of epochs.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 0.05, "First learning rate, of all methods; a cosine takes it to 0.", 1e-6)
 flags.DEFINE_float("warmup_epochs", 0.0, "Epochs over which the learning rate rises from 0.", lower_bound=0.0)
 flags.DEFINE_float("corrupt", 0.4, "Share of the training labels that is redrawn.", 0.0, 1.0)
+flags.DEFINE_boolean(
+    "agreement", False, "Measure how far the heads agree, after each epoch of DSL and DHM; draws agreement.png."
+)
 flags.DEFINE_integer(
     "jobs", None, "Runs at a time, each on its share of the cores. Default: one a core; 1 with a GPU.", lower_bound=1
 )
@@ -52,6 +56,7 @@ flags.DEFINE_boolean("smoke", False, "One seed, two epochs, whatever --seeds and
 METHODS = ("baseline", "dsl", "dhm")
 BRANCHES = {"aux1": Branch(2, (2,), (128,)), "aux2": Branch(1, (2, 1), (32, 64))}
 BATCH_SIZE = 64
+MEASURED = 256  # training images that --agreement measures on, with the labels that are trained on
 CHECKPOINT_EVERY = 6  # steps: half an epoch
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -79,7 +84,8 @@ def main(arguments):
     try:
         runs = {
             method: [
-                Run(folder / f"{method}-{seed}", {"method": method, "seed": seed, **settings}) for seed in range(seeds)
+                Run(folder / f"{method}-{seed}", {"method": method, "seed": seed, **settings, **measured(method)})
+                for seed in range(seeds)
             ]
             for method in METHODS
         }
@@ -94,15 +100,27 @@ def main(arguments):
         raise SystemExit(f"digits.py: {error}") from None
 
     print_table(runs)
+    title = f"Digits, {FLAGS.corrupt:.0%} of the training labels redrawn, {seeds} seed{'s' if seeds > 1 else ''}"
     dhm.analysis.plot_curves(
-        {method: [run.history for run in runs[method]] for method in METHODS},
+        {title: {method: {run.folder.name: run.history for run in runs[method]} for method in METHODS}},
         folder / "curves.png",
-        title=f"Digits, {FLAGS.corrupt:.0%} of the training labels redrawn, {seeds} seed{'s' if seeds > 1 else ''}",
     )
     print(f"Curves: {folder}/curves.png")
+    if FLAGS.agreement:
+        dhm.analysis.plot_agreement(
+            {method: {run.folder.name: run.agreement for run in runs[method]} for method in METHODS[1:]},
+            folder / "agreement.png",
+            title,
+        )
+        print(f"Agreement of the heads: {folder}/agreement.png")
     if ON_TENSORFLOW:
         every = [run for method in METHODS for run in runs[method]]
         export(min(every, key=lambda run: run.result["best_error"]), folder / "serving")
+
+
+def measured(method):
+    """The setting that --agreement adds to a run of a network with several heads: its folder has a table more."""
+    return {"agreement": True} if FLAGS.agreement and method != "baseline" else {}
 
 
 def train_all(runs, epochs):
@@ -205,6 +223,9 @@ def train(run):
     )
     model.compile(optimizer=dhm.optimizers.SGD(schedule, momentum=0.9, weight_decay=1e-4))
     callbacks = [*run.start(CHECKPOINT_EVERY), dhm.callbacks.WarnOfCollapse(), Progress()]
+    if run.config.get("agreement"):
+        path = run.path("agreement.csv")
+        callbacks.append(dhm.callbacks.MeasureAgreement(images[:MEASURED], labels[:MEASURED], path))
     history = model.fit(
         batches, epochs=epochs, validation_data=test, validation_batch_size=1000, callbacks=callbacks, verbose=0
     ).history
