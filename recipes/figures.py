@@ -1,7 +1,7 @@
 """The figures of the paper, from the folders of finished runs.
 
     python recipes/figures.py curves runs/cifar100/resnet32                        # supplement, Figure 1
-    python recipes/figures.py curves runs/cifar100/wrn28_10-corrupt0.2 runs/cifar100/wrn28_10-corrupt0.5   # Figure 2
+    python recipes/figures.py curves runs/cifar100/wrn28_10-corrupt=0.2 runs/cifar100/wrn28_10-corrupt=0.5    # Figure 2
     python recipes/figures.py heatmaps runs/cifar100/resnet32                      # Figure 3: DSL beside DHM
     python recipes/figures.py agreement runs/digits                                # what eq. 11 is about; ours
 
@@ -85,12 +85,10 @@ def curves(found, picture):
 
 def heatmaps(found, picture):
     (folder, runs), *_ = found.items()
+    network = lambda run: keras.models.load_model(run.checked("last.keras")).network
     networks = {
-        method: {
-            run.folder.name: keras.models.load_model(run.checked("last.keras")).network
-            for run in with_branches(folder, runs)[method]
-        }
-        for method in with_branches(folder, runs)
+        method: {run.folder.name: network(run) for run in of_method}
+        for method, of_method in with_branches(folder, runs).items()
     }
     dhm.analysis.plot_correlation(networks, picture, layers=FLAGS.layers, branch=FLAGS.branch)
 
@@ -113,13 +111,15 @@ def with_branches(folder, runs):
 
 
 def table_of(run):
-    if run.agreement is None:
+    """What `callbacks.MeasureAgreement` left in a run's folder; `ValueError` if it was not there."""
+    table = run.agreement
+    if table is None:
         raise ValueError(
             f"{run.folder} has no agreement.csv: it was trained without measuring. Train with "
             "`python recipes/digits.py --agreement` in another --run_dir, or give your own training the callback "
             "dhm_keras.callbacks.MeasureAgreement."
         )
-    return run.agreement
+    return table
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def within():
     return Network(image, {"main": keras.layers.Dense(3)(pooled), "aux1": keras.layers.Dense(3)(pooled)})
 
 
-@pytest.mark.parametrize("build", [lambda: tiny(dropout=0.5), densenet10, convnet, within])
+@pytest.mark.parametrize("build", [lambda: tiny(dropout=0.5), convnet, within])
 def test_a_replay_of_the_graph_is_the_training_pass(build):
     keras.utils.clear_session()
     network = build()
@@ -180,14 +180,38 @@ def test_soft_labels():
 
 @pytest.mark.parametrize("mixed", ["mixed_float16", "mixed_bfloat16"], indirect=True)
 def test_mixed_precision(mixed):
-    network = resnet8(input_shape=(16, 16, 3))
-    numbers = agreement(dhm.DHM(network), *batch(32, 10, (16, 16, 3)))
+    network, data = tiny(), batch(32)
+    numbers = agreement(dhm.DHM(network), *data)
     keras.config.set_dtype_policy("float32")
-    plain = resnet8(input_shape=(16, 16, 3))
+    plain = tiny()
     plain.set_weights(network.get_weights())
-    expected = agreement(dhm.DHM(plain), *batch(32, 10, (16, 16, 3)))
+    expected = agreement(dhm.DHM(plain), *data)
     for name, number in numbers.items():
-        assert number == pytest.approx(expected[name], abs=0.1 if name.startswith("agree") else 0.03), name
+        assert number == pytest.approx(expected[name], abs=0.1 if name.startswith("agree") else 0.02), name
+
+
+def test_gradients_that_float16_cannot_tell_from_zero():
+    """What the heads give hardly depends on the stem: its gradients are below float16's 6e-8 but for their scale."""
+
+    def network():
+        image = keras.Input((4, 4, 3))
+        h = keras.layers.Conv2D(4, 3, name="stem")(image)
+        logits = {}
+        for head in ("main", "aux1"):
+            x = keras.layers.Rescaling(1e-3)(keras.layers.Rescaling(1e-4)(h))
+            x = keras.layers.GlobalAveragePooling2D()(x)
+            logits[head] = keras.layers.Dense(3, name=head, dtype="float32")(x)
+        return Network(image, logits)
+
+    plain = network()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        half = network()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    half.set_weights(plain.get_weights())
+    numbers, expected = (agreement(dhm.DHM(each), *batch(16, 3, (4, 4, 3))) for each in (half, plain))
+    assert numbers["cosine_main_aux1"] == pytest.approx(expected["cosine_main_aux1"], abs=0.05)
 
 
 def test_later_calls_see_the_weights_of_then_and_compile_nothing():
@@ -216,12 +240,12 @@ def test_what_cannot_be_measured_is_refused():
 IMAGES, LABELS = np.random.default_rng(0).integers(0, 256, (29, 8, 8, 3)).astype("uint8"), np.arange(29) % 3
 
 
-def train(*callbacks, kill=None, folder=None, epochs=3):
+def train(*callbacks, compiled=False, kill=None, folder=None, epochs=2):
     """`(history, state)` of a training with everything that has a state; `None` if it was killed."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(3)
-    model = dhm.DHM(tiny(dropout=0.3), method="dsl")
-    model.compile(optimizer=sgd(0.05), metrics=["accuracy"])
+    model = dhm.DHM(tiny(names=("main", "aux1"), dropout=0.3))
+    model.compile(optimizer=sgd(0.05), metrics=["accuracy"], run_eagerly=not compiled)
     data = dhm.data.TrainBatches(IMAGES, LABELS, 8, pad=1, flip=True, seed=1)
     callbacks = [*callbacks, *([Resume(folder, 2)] if folder else []), *([Kill(kill)] if kill else [])]
     try:
@@ -231,25 +255,55 @@ def train(*callbacks, kill=None, folder=None, epochs=3):
     return history.history, [keras.ops.convert_to_numpy(v) for v in [*model.variables, *model.optimizer.variables]]
 
 
-def test_a_training_is_the_same_with_and_without_and_a_resumed_one_has_the_same_rows(tmp_path):
-    measure = lambda name: MeasureAgreement(IMAGES[:16], LABELS[:16], tmp_path / name)
-    history, state = train()
-    measured, measured_state = train(measure("whole.csv"), folder=tmp_path / "whole")
+def test_a_training_is_the_same_with_and_without(tmp_path):
+    history, state = train(compiled=True)
+    measured, measured_state = train(MeasureAgreement(IMAGES[:16], LABELS[:16], tmp_path / "a.csv"), compiled=True)
     assert measured == history
     for value, expected in zip(measured_state, state, strict=True):
         np.testing.assert_array_equal(value, expected)
-    whole = (tmp_path / "whole.csv").read_text()
-    lines = whole.splitlines()
-    assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "2"]
-    assert lines[0].split(",")[1:4] == ["cosine_main_aux1", "cosine_main_aux2", "cosine_aux1_aux2"]
+    assert (tmp_path / "a.csv").read_text().splitlines()[0] == (
+        "epoch,cosine_main_aux1,agree_main_aux1,kl_main_to_aux1,kl_aux1_to_main"
+    )
 
-    for steps in (3, 5):  # within the first epoch, then within the second
-        assert train(measure("killed.csv"), kill=steps, folder=tmp_path / "killed") is None
-    assert len((tmp_path / "killed.csv").read_text().splitlines()) == 2
+
+def test_a_resumed_training_has_the_same_rows(tmp_path):
+    measure = lambda name: MeasureAgreement(IMAGES[:16], LABELS[:16], tmp_path / name)
+    train(measure("whole.csv"), folder=tmp_path / "whole")
+    whole = (tmp_path / "whole.csv").read_text()
+    assert [line.split(",")[0] for line in whole.splitlines()] == ["epoch", "0", "1"]
+    assert train(measure("killed.csv"), kill=7, folder=tmp_path / "killed") is None  # within the second epoch
+    assert (tmp_path / "killed.csv").read_text() == "".join(whole.splitlines(keepends=True)[:2])
     train(measure("killed.csv"), folder=tmp_path / "killed")
     assert (tmp_path / "killed.csv").read_text() == whole
     with pytest.raises(ValueError, match=r"MeasureAgreement\.images"):  # rows of other images have no place there
-        train(MeasureAgreement(IMAGES[16:], LABELS[:16], tmp_path / "killed.csv"), folder=tmp_path / "killed", epochs=4)
+        train(MeasureAgreement(IMAGES[16:], LABELS[:16], tmp_path / "x.csv"), folder=tmp_path / "killed", epochs=3)
+
+
+def fit_and_compare(scope, path):
+    """The last row of a training on several devices is what the same weights give on one."""
+    images, labels = batch(16)
+    with scope:
+        keras.utils.set_random_seed(0)
+        model = dhm.DHM(tiny(names=("main", "aux1"), synchronized=True))
+        model.compile(optimizer=sgd())
+    model.fit(images, labels, batch_size=8, verbose=0, callbacks=[MeasureAgreement(images, labels, path)])
+    weights = [np.asarray(weight) for weight in model.network.get_weights()]
+    keras.distribution.set_distribution(None)
+    alone = tiny(names=("main", "aux1"))
+    alone.set_weights(weights)
+    expected = agreement(dhm.DHM(alone), images, labels)
+    row = dict(zip(*(line.split(",") for line in path.read_text().splitlines())))
+    assert {name: float(row[name]) for name in expected} == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.tensorflow
+def test_on_two_replicas(mirrored, tmp_path):
+    fit_and_compare(mirrored.scope(), tmp_path / "agreement.csv")
+
+
+@pytest.mark.jax
+def test_on_two_devices(tmp_path):
+    fit_and_compare(dhm.distribute.data_parallel(2), tmp_path / "agreement.csv")
 
 
 def test_the_chief_alone_writes(tmp_path, monkeypatch):

@@ -67,11 +67,14 @@ def test_digits_trains_three_methods_draws_exports_and_keeps_what_is_done(tmp_pa
 @pytest.mark.slow
 @pytest.mark.tensorflow
 def test_digits_with_a_forked_network(tmp_path):
-    process = start("recipes/digits.py", "--smoke", "--backbone=convnet", f"--run_dir={tmp_path}")
+    process = start("recipes/digits.py", "--smoke", "--backbone=convnet", "--agreement", f"--run_dir={tmp_path}")
     assert process.returncode == 0, process.stderr[-3000:]
     assert "predicts 997 of 997 test images" in process.stdout
     heads = [name for name in Run.open(tmp_path / "dhm-0").history[0] if name.endswith("_ce") and "val" not in name]
     assert sorted(heads) == ["aux1_ce", "aux2_ce", "main_ce"]
+    tables = {method: Run.open(tmp_path / f"{method}-0").agreement for method in ("baseline", "dsl", "dhm")}
+    assert tables["baseline"] is None and len(tables["dsl"]) == len(tables["dhm"]) == 2
+    assert -1 < tables["dhm"][1]["cosine_main_aux2"] < 1 and (tmp_path / "agreement.png").exists()
 
 
 @pytest.mark.slow

@@ -20,8 +20,9 @@ def plot_curves(panels, path):
     Example:
 
     ```python
-    histories = {f"{method}-{seed}": Run.open(f"runs/{method}-{seed}").history for method in methods for seed in (0, 1)}
-    plot_curves({"ResNet-32": {"dhm": {"dhm-0": history, "dhm-1": another}}}, "curves.png")
+    history = {name: dhm_keras.run.Run.open(f"runs/digits/{name}").history for name in ("dsl-0", "dhm-0", "dhm-1")}
+    methods = {"dsl": {"dsl-0": history["dsl-0"]}, "dhm": {name: history[name] for name in ("dhm-0", "dhm-1")}}
+    dhm_keras.analysis.plot_curves({"Digits": methods}, "curves.png")
     ```
 
     Args:
@@ -34,6 +35,7 @@ def plot_curves(panels, path):
         ValueError: if the runs of a method have different numbers of epochs, or one lacks the number of an epoch; the
             message names it.
     """
+    colour = colours(dict.fromkeys(method for methods in panels.values() for method in methods))
     figure = new_figure(7.5 * len(panels), 4.6)
     places, rows = figure.add_gridspec(1, len(panels)), []
     for place, (title, methods) in zip(places, panels.items()):
@@ -42,18 +44,16 @@ def plot_curves(panels, path):
             for method, runs in methods.items()
             for name, column in SETS.items()
         }
-        _draw_panel(figure, place, curves, title)
+        _draw_panel(figure, place, curves, title, colour)
         rows += [(title, *key, *row) for key, values in curves.items() for row in summary(values)]
-    methods = dict.fromkeys(method for of_panel in panels.values() for method in of_panel)
-    entries = {method: (colour, "-") for method, colour in colours(methods).items()}
+    entries = {method: (of_method, "-") for method, of_method in colour.items()}
     legend(figure, {**entries, "training": ("grey", "-"), "validation": ("grey", "--")})
     write_numbers(path, ("panel", "method", "set", *SUMMARY), rows)
     figure.savefig(path, dpi=120)
 
 
-def _draw_panel(figure, place, curves, title):
+def _draw_panel(figure, place, curves, title, colour):
     """Draws `{(method, set): (runs, epochs)}` at a place of a grid, and beside it the last third of each set."""
-    colour = colours(dict.fromkeys(method for method, _ in curves))
 
     def draw_all(axes, names):
         for (method, name), values in curves.items():
