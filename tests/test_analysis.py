@@ -164,5 +164,26 @@ def test_the_numbers_behind_the_heatmaps(tmp_path):
     assert drawn.shape == (32, 64) and drawn.mean() == pytest.approx(rows["dsl-0", "stack3_block1_conv1"], abs=1e-6)
     kernels = [networks["dsl"]["dsl-0"].get_layer(f"{of}stack3_block1_conv1").kernel for of in ("", "aux2_")]
     np.testing.assert_allclose(drawn, correlation(*kernels), rtol=1e-5)
-    with pytest.raises(ValueError, match=r"`layers`.*Received: 'stack9'"):
+    with pytest.raises(ValueError, match=r"`layers`.*Received: \['stack9'\]"):
         plot_correlation(networks, tmp_path / "x.png", ["stack9"])
+    with pytest.raises(ValueError, match="'dhm-0' has other convolutions than that of 'dsl-0'"):
+        plot_correlation({"dsl": networks["dsl"], "dhm": {"dhm-0": densenet10()}}, tmp_path / "x.png")
+
+
+def test_heatmaps_of_layers_that_keras_numbered(tmp_path):
+    def network():
+        image = x = keras.Input((8, 8, 3))
+        for _ in range(3):
+            x = keras.layers.ReLU()(keras.layers.Conv2D(4, 3, padding="same")(x))
+            x = keras.layers.MaxPooling2D()(x)
+        x = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))
+        return dhm.fork(keras.Model(image, x))
+
+    networks = {"dsl": {"dsl-0": network()}, "dhm": {"dhm-0": network()}}
+    names = [matching_convolutions(next(iter(runs.values())), "aux2") for runs in networks.values()]
+    assert names[0] != names[1]
+    plot_correlation(networks, tmp_path / "h.png")
+    kernels = [networks["dhm"]["dhm-0"].get_layer(f"{of}{names[1][-1]}").kernel for of in ("", "aux2_")]
+    np.testing.assert_allclose(
+        np.load(tmp_path / "h.npz")[f"dhm/{names[0][-1]}"], correlation(*kernels), rtol=1e-5, atol=1e-6
+    )

@@ -97,26 +97,34 @@ def plot_correlation(networks, path, layers=None, branch="aux2"):
     Args:
         networks: Dict from method to a dict from a run's name to its network.
         path: Path of the picture; its suffix chooses the format.
-        layers: Names of main's convolutions. Defaults to up to four of `matching_convolutions`, spread over the depth.
+        layers: Names of main's convolutions in the first network; in the others those in the same places. Defaults to
+            up to four of `matching_convolutions`, spread over the depth.
         branch: String. Name of the branch. Defaults to `"aux2"`.
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if a network has no such convolution in the branch.
+        ValueError: if a network has no such convolution in the branch, or others than the first network.
     """
+    matching = {
+        (method, run): (network, matching_convolutions(network, branch))
+        for method, runs in networks.items()
+        for run, network in runs.items()
+    }
+    first, (_, known) = next(iter(matching.items()))
+    layers = layers or [known[i] for i in _spread(len(known))]
+    unknown = [layer for layer in layers if layer not in known]
+    if unknown:
+        raise ValueError(
+            f"Invalid value for argument `layers`. Expected some of {known}, the convolutions that {branch!r} of "
+            f"{first[1]!r} has as main has. Received: {unknown}."
+        )
     maps = {}
-    for method, runs in networks.items():
-        for run, network in runs.items():
-            matching = matching_convolutions(network, branch)
-            layers = layers or [matching[i] for i in _spread(len(matching))]
-            for layer in layers:
-                if layer not in matching:
-                    raise ValueError(
-                        f"Invalid value for argument `layers`. Expected some of {matching}, the convolutions that "
-                        f"{branch!r} of {run!r} has as main has. Received: {layer!r}."
-                    )
-                kernels = (network.get_layer(name).kernel for name in (layer, f"{branch}_{layer}"))
-                maps[method, run, layer] = correlation(*kernels)
+    for (method, run), (network, names) in matching.items():
+        if len(names) != len(known):
+            raise ValueError(f"The network of {run!r} has other convolutions than that of {first[1]!r}.")
+        for layer in layers:
+            name = names[known.index(layer)]  # Keras numbers layers without a name, each network's anew
+            maps[method, run, layer] = correlation(*(network.get_layer(n).kernel for n in (name, f"{branch}_{name}")))
     drawn, r = {}, {}
     for method, runs in networks.items():
         for layer in layers:
