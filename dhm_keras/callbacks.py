@@ -1,12 +1,15 @@
-"""Keras callbacks: branch sampling per epoch, the warning of consensus collapse, progress, export of the main head."""
+"""Keras callbacks: sampling of branches, what is measured and told per epoch, export of the main head."""
 
 import math
 import sys
 import time
+import zlib
 
 import keras
+import numpy as np
 
-from dhm_keras import distribute, export, sampling
+from dhm_keras import distribute, export, files, sampling
+from dhm_keras.analysis.agreement import measuring
 from dhm_keras.resume import Resume as Resume
 from dhm_keras.trainer import DHM, SCOPES
 
@@ -110,6 +113,60 @@ class WarnOfCollapse(keras.callbacks.Callback):
                 f"{min(entropies):.2f}, chance {chance:.2f}). Training rarely recovers: start anew with a lower "
                 f"learning rate (now {rate:.3g}) or a linear warm-up over the first epochs."
             )
+
+
+class MeasureAgreement(keras.callbacks.Callback):
+    """Measures at the end of each epoch how far the heads agree, see `analysis.agreement`, and keeps a table of it.
+
+    The table is a CSV file that is there whole after each epoch: `epoch` (from 0), `cosine_main_aux1`, ... The training
+    is the same with and without this callback, bit for bit. With `Resume` a training that goes on keeps the rows of the
+    epochs before.
+
+    Example:
+
+    ```python
+    measure = dhm_keras.callbacks.MeasureAgreement(images[:256], labels[:256], "runs/mine/agreement.csv")
+    model.fit(images, labels, epochs=164, callbacks=[measure])
+    ```
+
+    Args:
+        images: Array `(batch, height, width, channels)`. One batch for all epochs; a few hundred images are enough.
+        labels: Integers `(batch,)` or soft labels `(batch, classes)`, as the model is trained on.
+        path: Path of the file, in a folder that exists.
+
+    Raises:
+        ValueError: at the start of the training, if the model has one head alone, or at the end of an epoch, if the
+            images and labels do not fit it.
+        OSError: at the end of an epoch, if the file cannot be written.
+    """
+
+    remembers = ("rows",)
+
+    def __init__(self, images, labels, path):
+        super().__init__()
+        self.images, self.labels, self.path = np.asarray(images), np.asarray(labels), path
+        self.rows = []
+        self._measure = None
+
+    @property
+    def settings(self):
+        """What `Resume` compares: rows measured on other images cannot stand in one table."""
+        checksum = lambda array: zlib.crc32(np.ascontiguousarray(array).tobytes())
+        return {"images": checksum(self.images), "labels": checksum(self.labels)}
+
+    def on_train_begin(self, logs=None):
+        check_model(self)
+        self.rows = []
+        self._measure = measuring(self.model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch, **self._measure(self.images, self.labels)}  # on every machine: all hold the variables
+        self.rows = [*self.rows, row]
+        if distribute.is_chief():
+            files.write_table(self.path, row, [each.values() for each in self.rows])
+
+    def on_train_end(self, logs=None):
+        self._measure = None  # it holds the model
 
 
 class Progress(keras.callbacks.Callback):

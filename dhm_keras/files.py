@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, and folders that belong to one process."""
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -93,6 +94,23 @@ def read_json(path):
     if not isinstance(value, dict):
         raise ValueError(f"{path} does not hold a JSON object.")
     return value
+
+
+def write_table(path, columns, rows):
+    """Writes a CSV file that is there whole or not at all.
+
+    Args:
+        path: Path.
+        columns: Iterable of names.
+        rows: Iterable of rows, each with a value a column.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def differences(before, now):

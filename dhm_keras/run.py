@@ -41,6 +41,7 @@ class Run:
     | `checkpoints/` | the whole state, see `Resume`; until the run is finished |
     | `history.csv` | a row an epoch, all heads and pairs |
     | `timings.csv` | a row an epoch, seconds: what is left out of the rest, which a resumed run repeats to the bit |
+    | `agreement.csv` | a row an epoch, where `callbacks.MeasureAgreement` was given `run.path("agreement.csv")` |
     | `best.weights.h5` | the network's weights after main's best epoch |
     | `last.keras` | the model after the last epoch, with its optimizer |
     | `result.json` | written last: the run is finished; with checksums of the files above |
@@ -100,6 +101,16 @@ class Run:
             ValueError: if the run is finished and the file has been changed since.
         """
         return _table(self.checked("history.csv"))
+
+    @property
+    def agreement(self):
+        """The rows of `agreement.csv`, as of `history`; `None` if there is no such file.
+
+        Raises:
+            ValueError: if the run is finished and the file has been changed since.
+        """
+        path = pathlib.Path(self.checked("agreement.csv"))
+        return _table(path) if path.exists() else None
 
     @property
     def seconds(self):
@@ -173,7 +184,8 @@ class Run:
             return
         with files.replacing(self.folder / "last.keras") as partial:
             distribute.alone(lambda: model.save(partial))
-        names = [name for name in ("history.csv", "best.weights.h5", "last.keras") if (self.folder / name).exists()]
+        names = ("history.csv", "agreement.csv", "best.weights.h5", "last.keras")
+        names = [name for name in names if (self.folder / name).exists()]
         _write(self.folder / "result.json", result, {name: files.sha256(self.folder / name) for name in names})
         shutil.rmtree(self.path("checkpoints"), ignore_errors=True)
         if self._lock:
@@ -221,10 +233,7 @@ class HistoryFile(keras.callbacks.History):
             self.history.setdefault(name, [float("nan")] * len(self.epoch))
         super().on_epoch_end(epoch, {**dict.fromkeys(self.history, float("nan")), **logs})
         columns = {"epoch": self.epoch, **dict(sorted(self.history.items()))}
-        with files.replacing(self.path) as partial, open(partial, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
+        files.write_table(self.path, columns, zip(*columns.values(), strict=True))
 
 
 class Timings(keras.callbacks.Callback):

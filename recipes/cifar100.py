@@ -57,6 +57,12 @@ def batches(config, data):
     return train, {"validation_data": test, "validation_batch_size": 500}
 
 
+def measured(config, data):
+    """The training images that `--agreement` measures on, with the labels that are trained on."""
+    (images, labels), _ = data
+    return images[:256], labels[:256]
+
+
 def check():
     """A sentence about a flag that the network does not heed, or `None`."""
     if FLAGS.dropout and not FLAGS.arch.startswith("wrn"):
@@ -75,6 +81,7 @@ RECIPE = experiment.Recipe(
     },
     load=load,
     batches=batches,
+    measured=measured,
     check=check,
 )
 

@@ -2,6 +2,7 @@
 
     python recipes/digits.py            # three methods x five seeds
     python recipes/digits.py --smoke    # one seed, two epochs: half a minute
+    python recipes/digits.py --agreement    # and whether the heads' gradients agree, epoch by epoch
     python recipes/digits.py --backbone convnet --seeds 10    # a plain Keras CNN, forked: seven minutes
 
 Trains a small ResNet (14 layers, two branches) as baseline, with deep supervision (DSL) and with DHM, at one learning
@@ -32,7 +33,7 @@ from keras import layers
 
 import dhm_keras as dhm
 from dhm_keras.models import Branch, cifar_resnet
-from dhm_keras.run import Run, left_out
+from dhm_keras.run import Run, best_and_last, left_out
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder of the runs. Default: runs/digits, with -BACKBONE and -smoke if given.")
@@ -44,6 +45,9 @@ flags.DEFINE_integer("epochs", 20, "Number of epochs.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 0.05, "First learning rate, of all methods; a cosine takes it to 0.", 1e-6)
 flags.DEFINE_float("warmup_epochs", 0.0, "Epochs over which the learning rate rises from 0.", lower_bound=0.0)
 flags.DEFINE_float("corrupt", 0.4, "Share of the training labels that is redrawn.", 0.0, 1.0)
+flags.DEFINE_boolean(
+    "agreement", False, "Measure how far the heads agree, after each epoch of DSL and DHM; draws agreement.png."
+)
 flags.DEFINE_integer(
     "jobs", None, "Runs at a time, each on its share of the cores. Default: one a core; 1 with a GPU.", lower_bound=1
 )
@@ -52,6 +56,7 @@ flags.DEFINE_boolean("smoke", False, "One seed, two epochs, whatever --seeds and
 METHODS = ("baseline", "dsl", "dhm")
 BRANCHES = {"aux1": Branch(2, (2,), (128,)), "aux2": Branch(1, (2, 1), (32, 64))}
 BATCH_SIZE = 64
+MEASURED = 256  # training images that --agreement measures on, with the labels that are trained on
 CHECKPOINT_EVERY = 6  # steps: half an epoch
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -64,6 +69,7 @@ def main(arguments):
     of_backbone = "" if FLAGS.backbone == "resnet14" else f"-{FLAGS.backbone}"
     folder = pathlib.Path(FLAGS.run_dir or f"runs/digits{of_backbone}{'-smoke' if FLAGS.smoke else ''}")
     settings = {
+        "recipe": "digits",
         "backbone": FLAGS.backbone,
         "epochs": epochs,
         "learning_rate": FLAGS.learning_rate,
@@ -79,7 +85,8 @@ def main(arguments):
     try:
         runs = {
             method: [
-                Run(folder / f"{method}-{seed}", {"method": method, "seed": seed, **settings}) for seed in range(seeds)
+                Run(folder / f"{method}-{seed}", {"method": method, "seed": seed, **settings, **measured(method)})
+                for seed in range(seeds)
             ]
             for method in METHODS
         }
@@ -94,15 +101,27 @@ def main(arguments):
         raise SystemExit(f"digits.py: {error}") from None
 
     print_table(runs)
+    title = f"Digits, {FLAGS.corrupt:.0%} of the training labels redrawn, {seeds} seed{'s' if seeds > 1 else ''}"
     dhm.analysis.plot_curves(
-        {method: [run.history for run in runs[method]] for method in METHODS},
+        {title: {method: {run.folder.name: run.history for run in runs[method]} for method in METHODS}},
         folder / "curves.png",
-        title=f"Digits, {FLAGS.corrupt:.0%} of the training labels redrawn, {seeds} seed{'s' if seeds > 1 else ''}",
     )
     print(f"Curves: {folder}/curves.png")
+    if FLAGS.agreement:
+        dhm.analysis.plot_agreement(
+            {method: {run.folder.name: run.agreement for run in runs[method]} for method in METHODS[1:]},
+            folder / "agreement.png",
+            title,
+        )
+        print(f"Agreement of the heads: {folder}/agreement.png")
     if ON_TENSORFLOW:
         every = [run for method in METHODS for run in runs[method]]
-        export(min(every, key=lambda run: run.result["best_error"]), folder / "serving")
+        export(min(every, key=lambda run: run.result["best"]["main_top1_error"]), folder / "serving")
+
+
+def measured(method):
+    """The setting that --agreement adds to a run of a network with several heads: its folder has a table more."""
+    return {"agreement": True} if FLAGS.agreement and method != "baseline" else {}
 
 
 def train_all(runs, epochs):
@@ -126,7 +145,7 @@ def train_all(runs, epochs):
                 for future in finished:
                     future.result()
                     run = pending.pop(future)
-                    error, seconds = run.result["last_error"], run.seconds
+                    error, seconds = run.result["last"]["main_top1_error"], run.seconds
                     print(f" {run.folder.name}: test error {error:.2f} %, {seconds:.0f} s", flush=True)
         except BaseException:  # Ctrl-C, SIGTERM, or a run that failed: the others save where they are
             stopping.value = 1
@@ -205,11 +224,13 @@ def train(run):
     )
     model.compile(optimizer=dhm.optimizers.SGD(schedule, momentum=0.9, weight_decay=1e-4))
     callbacks = [*run.start(CHECKPOINT_EVERY), dhm.callbacks.WarnOfCollapse(), Progress()]
+    if run.config.get("agreement"):
+        path = run.path("agreement.csv")
+        callbacks.append(dhm.callbacks.MeasureAgreement(images[:MEASURED], labels[:MEASURED], path))
     history = model.fit(
         batches, epochs=epochs, validation_data=test, validation_batch_size=1000, callbacks=callbacks, verbose=0
     ).history
-    errors = [100 * (1 - accuracy) for accuracy in history["val_main_accuracy"]]
-    run.finish(model, {"last_error": errors[-1], "best_error": min(errors)})
+    run.finish(model, best_and_last(history, model.heads))
 
 
 def print_table(runs):
@@ -217,7 +238,7 @@ def print_table(runs):
     print("\nTop-1 test error of main, %: mean (standard deviation) over the seeds")
     print(f"{'method':<10}{'last epoch':>16}{'best epoch':>16}   last epoch of each seed")
     for method, of_method in runs.items():
-        last, best = ([run.result[key] for run in of_method] for key in ("last_error", "best_error"))
+        last, best = ([run.result[when]["main_top1_error"] for run in of_method] for when in ("last", "best"))
         each = ", ".join(f"{error:.2f}" for error in last)
         print(f"{method:<10}{dhm.analysis.mean_std(last):>16}{dhm.analysis.mean_std(best):>16}   {each}")
     print("The best epoch is chosen on the test set, as papers on CIFAR do; the last is not chosen at all.\n")

@@ -35,6 +35,7 @@ class Recipe:
         load: Function of the settings to the data: any value; `test_examples` images of it are tested on.
         batches: Function of a run's config and the data to the training batches and a dict of the arguments of `fit`
             that make the validation.
+        measured: Function of a run's config and the data to the training images and labels of `--agreement`.
         check: Function to a sentence about the first wrong flag of the recipe's own, or `None`.
         held_out: String. What the errors are measured on. Defaults to `"test"`.
     """
@@ -46,6 +47,7 @@ class Recipe:
     notes: dict
     load: Callable
     batches: Callable
+    measured: Callable
     check: Callable = lambda: None
     held_out: str = "test"
 
@@ -68,6 +70,7 @@ def define_flags(recipe, default_arch, most_examples=None, checkpoint_every=None
     flags.DEFINE_boolean("synchronized", True, "On several devices, batch statistics of the whole batch (TensorFlow).")
     flags.DEFINE_integer("checkpoint_every", checkpoint_every, "Steps between checkpoints. Default: one an epoch.", 1)
     flags.DEFINE_boolean("smoke", False, "Two short epochs; flags can say otherwise. Tests on as few images.")
+    flags.DEFINE_boolean("agreement", False, "Measure after each epoch of DSL and DHM how far the heads agree.")
     flags.DEFINE_integer("epochs", None, "Epochs; the milestones of the schedule move in proportion.", lower_bound=1)
     flags.DEFINE_integer("batch_size", None, "Images in a batch.", lower_bound=1)
     flags.DEFINE_float("learning_rate", None, "First learning rate.", lower_bound=1e-9)
@@ -116,7 +119,7 @@ def main(recipe, arguments):
     if not dhm.distribute.is_chief():  # the results are the first machine's to tell
         return
     print_table(recipe, runs)
-    draw_curves(recipe, runs, folder / "curves.png")
+    draw_figures(recipe, runs, folder)
 
 
 def prepare(recipe, settings, folder):
@@ -149,9 +152,9 @@ def check_flags():
             f"--branches is one or several of {','.join(table)}, the branches of {FLAGS.arch}, each once. Received: "
             f"{','.join(chosen)}."
         )
-    if (chosen is not None or FLAGS.ce_weight is not None) and not {"dsl", "dhm"} & set(methods):
-        flag = "branches" if chosen is not None else "ce_weight"
-        return f"--{flag} is of the training with branches, not of {','.join(methods)}. Give --method dsl or dhm, too."
+    of_branches = [name for name in ("branches", "ce_weight", "agreement") if FLAGS[name].value not in (None, False)]
+    if of_branches and not {"dsl", "dhm"} & set(methods):
+        return f"--{of_branches[0]} is of training with branches, not of {','.join(methods)}. Give --method dhm, too."
     for name in OF_MIMICKING:
         if FLAGS[name].value is not None and "dhm" not in methods:
             return f"--{name} is of the mimicking, which {','.join(methods)} has not. Give --method dhm, too."
@@ -223,6 +226,8 @@ def config_of(recipe, settings, method, seed):
     }
     if settings.get("augmentation") == "auto":
         heeded["augmentation"] = protocols.augmentation(FLAGS.arch, method)
+    if FLAGS.agreement and has_branches:
+        heeded["agreement"] = True  # the folder has a table more
     if heeded["devices"] * heeded["processes"] > 1:
         heeded["synchronized"] = FLAGS.synchronized
     identity = {"recipe": recipe.name, "arch": FLAGS.arch, "method": method, "seed": seed}
@@ -278,6 +283,8 @@ def train(recipe, run, data, epochs_after):
     if config["sampling"] != "fixed":
         p = {"p": config["p"]} if config["sampling"] == "bernoulli" else {}
         callbacks.append(dhm.callbacks.SampleBranches(config["sampling"], **p, scope=config["scope"], seed=seed))
+    if config.get("agreement"):
+        callbacks.append(dhm.callbacks.MeasureAgreement(*recipe.measured(config, data), run.path("agreement.csv")))
     if config["backend"] == "tensorflow":
         callbacks.append(dhm.callbacks.ExportMain(run.path("serving")))
     history = model.fit(batches, epochs=config["epochs"], callbacks=callbacks, verbose=0, **validation).history
@@ -316,13 +323,20 @@ def print_table(recipe, runs):
     )
 
 
-def draw_curves(recipe, runs, path):
+def draw_figures(recipe, runs, folder):
+    """Draws `curves.png`, and with `--agreement` `agreement.png`, into the folder of the runs."""
+    title = f"{recipe.title}, {FLAGS.arch}"
+    curves = {method: {run.folder.name: run.history for run in of_method} for method, of_method in runs.items()}
+    tables = {
+        method: {run.folder.name: run.agreement for run in of_method}
+        for method, of_method in runs.items()
+        if FLAGS.agreement and method in ("dsl", "dhm")
+    }
     try:
-        dhm.analysis.plot_curves(
-            {method: [run.history for run in of_method] for method, of_method in runs.items()},
-            path,
-            title=f"{recipe.title}, {FLAGS.arch}",
-        )
-        print(f"Curves: {path}")
+        dhm.analysis.plot_curves({title: curves}, folder / "curves.png")
+        print(f"Curves: {folder}/curves.png")
+        if tables:
+            dhm.analysis.plot_agreement(tables, folder / "agreement.png", title)
+            print(f"Agreement of the heads: {folder}/agreement.png")
     except ImportError as error:
         print(f"No curves: {error}")

@@ -73,6 +73,12 @@ def batches(config, data):
     return batches, {"validation_data": dhm.data.JpegTestBatches(val, config["batch_size"], size, **common)}
 
 
+def measured(config, data):
+    """The training images that `--agreement` measures on, of all classes alike, with the labels that are trained on."""
+    files = data[0].subset(min(128, len(data[0])))
+    return dhm.data.JpegTestBatches(files, 128, config["image_size"], on_corrupt=FLAGS.on_corrupt)[0]
+
+
 RECIPE = experiment.Recipe(
     name="imagenet",
     title="ImageNet",
@@ -85,6 +91,7 @@ RECIPE = experiment.Recipe(
     },
     load=load,
     batches=batches,
+    measured=measured,
     held_out="validation",
 )
 

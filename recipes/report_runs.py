@@ -182,6 +182,7 @@ def _read_run(folder, samples, found):
         found.unfinished.append((folder, f"Epoch {_epochs_done(run)} of {config.get('epochs', '?')}."))
         return
     seed = config.pop("seed")
+    config.pop("agreement", None)  # measured while it trained, and changes nothing of it
     sample = samples.setdefault(json.dumps(config, sort_keys=True), Sample(config, {}))
     if seed not in sample.runs:
         sample.runs[seed] = folder, result

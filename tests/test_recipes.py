@@ -47,7 +47,7 @@ def test_digits_trains_three_methods_draws_exports_and_keeps_what_is_done(tmp_pa
         assert f"{method}-0: test error" in first.stdout
         run = Run.open(runs / f"{method}-0")
         assert len(run.history) == 2 and run.config["method"] == method
-        assert run.result["last_error"] == pytest.approx(100 * (1 - run.history[-1]["val_main_accuracy"]))
+        assert run.result["last"]["main_top1_error"] == pytest.approx(100 * (1 - run.history[-1]["val_main_accuracy"]))
         assert keras.models.load_model(run.path("last.keras")).objective.method == method
         assert list((runs / f"{method}-0" / "tensorboard").rglob("*tfevents*"))
         assert pathlib.Path(run.path("best.weights.h5")).exists()
@@ -67,11 +67,14 @@ def test_digits_trains_three_methods_draws_exports_and_keeps_what_is_done(tmp_pa
 @pytest.mark.slow
 @pytest.mark.tensorflow
 def test_digits_with_a_forked_network(tmp_path):
-    process = start("recipes/digits.py", "--smoke", "--backbone=convnet", f"--run_dir={tmp_path}")
+    process = start("recipes/digits.py", "--smoke", "--backbone=convnet", "--agreement", f"--run_dir={tmp_path}")
     assert process.returncode == 0, process.stderr[-3000:]
     assert "predicts 997 of 997 test images" in process.stdout
     heads = [name for name in Run.open(tmp_path / "dhm-0").history[0] if name.endswith("_ce") and "val" not in name]
     assert sorted(heads) == ["aux1_ce", "aux2_ce", "main_ce"]
+    tables = {method: Run.open(tmp_path / f"{method}-0").agreement for method in ("baseline", "dsl", "dhm")}
+    assert tables["baseline"] is None and len(tables["dsl"]) == len(tables["dhm"]) == 2
+    assert -1 < tables["dhm"][1]["cosine_main_aux2"] < 1 and (tmp_path / "agreement.png").exists()
 
 
 @pytest.mark.slow
@@ -184,12 +187,13 @@ def test_cifar100_without_a_folder_takes_tfds(tmp_path, capsys):
         (["--branches=aux3"], "the branches of resnet32"),
         (["--branches=aux1,aux1"], "each once"),
         (["--branches="], "one or several of aux1,aux2"),
-        (["--branches=aux1", "--method=baseline,aux2"], "--branches is of the training with branches, not of"),
-        (["--ce_weight=2", "--method=baseline"], "--ce_weight is of the training with branches"),
+        (["--branches=aux1", "--method=baseline,aux2"], "--branches is of training with branches, not of"),
+        (["--ce_weight=2", "--method=baseline"], "--ce_weight is of training with branches"),
         (["--temperature=3", "--method=dsl"], "--temperature is of the mimicking"),
         (["--mimic_weight=0.5", "--method=aux1"], "--mimic_weight is of the mimicking"),
         (["--mimic_weight=inf"], "--mimic_weight is a finite number"),
         (["--p=0.3"], "Give that, too"),
+        (["--agreement", "--method=aux1"], "--agreement is of training with branches"),
         (["--arch=resnet20", "--dropout=0.3"], "resnet20 has none"),
         (["--learning_rate=nan"], "--learning_rate is a finite number"),
         (["--warmup_epochs=inf"], "--warmup_epochs is a finite number"),

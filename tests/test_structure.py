@@ -12,8 +12,8 @@ PACKAGE = ROOT / "dhm_keras"
 
 # What each module may import of this package. A new module needs a line here.
 MAY_IMPORT = {
-    "analysis": {"forking"},
-    "callbacks": {"distribute", "export", "resume", "sampling", "trainer"},
+    "analysis": {"files", "forking", "objective"},
+    "callbacks": {"analysis", "distribute", "export", "files", "resume", "sampling", "trainer"},
     "checkpoint": {"files"},
     "data": {"distribute"},
     "distribute": set(),

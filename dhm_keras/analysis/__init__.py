@@ -1,7 +1,21 @@
 """Pictures and numbers of runs."""
 
+from dhm_keras.analysis.agreement import agreement, measuring, stem
+from dhm_keras.analysis.agreement_figure import plot_agreement
+from dhm_keras.analysis.correlation import correlation, matching_convolutions, plot_correlation
 from dhm_keras.analysis.curves import plot_curves
 from dhm_keras.analysis.network import plot_network
 from dhm_keras.analysis.numbers import mean_std
 
-__all__ = ["mean_std", "plot_curves", "plot_network"]
+__all__ = [
+    "agreement",
+    "correlation",
+    "matching_convolutions",
+    "mean_std",
+    "measuring",
+    "plot_agreement",
+    "plot_correlation",
+    "plot_curves",
+    "plot_network",
+    "stem",
+]

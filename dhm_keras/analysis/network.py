@@ -40,16 +40,9 @@ def boxes(network):
         share with those before it. Each layer counts once; what is behind the last stage counts there.
     """
     graph = trace(network)
-    made_by = {id(x): index for index, call in enumerate(graph.calls) for x in call.outputs}
     rows, counted = {}, set()
     for head in ("main", *(head for head in graph.output if head != "main")):
-        path, open_ends = set(), [graph.output[head]]
-        while open_ends:
-            index = made_by.get(id(open_ends.pop()))
-            if index is not None and index not in path:
-                path.add(index)
-                open_ends += graph.calls[index].inputs
-        calls = tuple(graph.calls[index] for index in sorted(path))
+        calls = graph.leading_to([graph.output[head]])
         units, behind = units_of(dataclasses.replace(graph, calls=calls, output=graph.output[head]))
         stages, rows[head] = stages_of(units), {}
         for stage in stages:

@@ -94,6 +94,27 @@ class Graph:
     calls: tuple
     output: object
 
+    def leading_to(self, outputs, given=()):
+        """The calls that some of its tensors are computed from, in order.
+
+        Args:
+            outputs: Sequence of symbolic tensors.
+            given: Sequence of symbolic tensors that are known: what they are computed from is left out. Defaults to
+                none.
+
+        Returns:
+            Tuple of `Call`s.
+        """
+        made_by = {id(x): index for index, call in enumerate(self.calls) for x in call.outputs}
+        path, open_ends, known = set(), list(outputs), {id(x) for x in given}
+        while open_ends:
+            end = open_ends.pop()
+            index = None if id(end) in known else made_by.get(id(end))
+            if index is not None and index not in path:
+                path.add(index)
+                open_ends += self.calls[index].inputs
+        return tuple(self.calls[index] for index in sorted(path))
+
 
 def tensors(structure):
     """The symbolic tensors of a nested structure, as a tuple."""

@@ -1,0 +1,126 @@
+"""The figures of the paper, from the folders of finished runs.
+
+    python recipes/figures.py curves runs/cifar100/resnet32                        # supplement, Figure 1
+    python recipes/figures.py curves runs/cifar100/wrn28_10-corrupt=0.2 runs/cifar100/wrn28_10-corrupt=0.5    # Figure 2
+    python recipes/figures.py heatmaps runs/cifar100/resnet32                      # Figure 3: DSL beside DHM
+    python recipes/figures.py agreement runs/digits                                # what eq. 11 is about; ours
+
+A folder is what a recipe's --run_dir was: its subfolders METHOD-SEED are found by themselves. Of several folders,
+`curves` makes panels side by side; the others take one. Each picture has its numbers beside it, in a CSV file of the
+same name (the matrices of the heatmaps in an NPZ file). Runs that are not finished are named and left out. `agreement`
+needs what the recipes measure while they train, with their flag `--agreement`.
+"""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
+
+import keras
+from absl import app, flags
+
+import dhm_keras as dhm
+from dhm_keras.files import differences
+from dhm_keras.run import Run
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("out", "figures", "Folder of the pictures.")
+flags.DEFINE_list("layers", None, "Convolutions of main for heatmaps. Default: up to four, spread over the depth.")
+flags.DEFINE_string("branch", "aux2", "The branch that heatmaps compare with main.")
+
+METHODS = ("baseline", "dsl", "dhm")  # in the order in which they are drawn, before branches alone
+
+
+def main(arguments):
+    kinds = {"curves": curves, "heatmaps": heatmaps, "agreement": agreement}
+    kind, folders = arguments[1] if len(arguments) > 1 else None, [pathlib.Path(name) for name in arguments[2:]]
+    if kind not in kinds or not folders or (len(folders) > 1 and kind != "curves"):
+        raise app.UsageError(
+            f"Expected one of {', '.join(kinds)} and the folder of a recipe's runs, for curves one or several. "
+            f"Received: {' '.join(arguments[1:]) or 'nothing'}."
+        )
+    out = pathlib.Path(FLAGS.out)
+    try:
+        found = {folder: find(folder) for folder in folders}
+        out.mkdir(parents=True, exist_ok=True)
+        picture = out / f"{kind}.png"
+        kinds[kind](found, picture)
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"figures.py: {error}") from None
+    print(f"{picture}, the numbers in {picture.with_suffix('.csv')}")
+
+
+def find(folder):
+    """`{method: [run, ...]}` of the finished runs in a folder; `ValueError` if there are none, or they do not match."""
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}.")
+    runs = [Run.open(path.parent) for path in sorted(folder.glob("*/config.json"))]
+    runs = [run for run in runs if {"method", "seed"} <= run.config.keys()]
+    if not runs:
+        here = " It is the folder of one run: give the one above it." if (folder / "config.json").exists() else ""
+        raise ValueError(f"{folder} has no runs in subfolders METHOD-SEED, as a recipe makes them.{here}")
+    finished = [run for run in runs if run.result is not None]
+    for run in runs:
+        if run not in finished:
+            print(f"{run.folder} is not finished, and left out.")
+    if not finished:
+        raise ValueError(f"No run in {folder} is finished. Start its recipe again: it goes on where it was stopped.")
+    order = {method: number for number, method in enumerate(METHODS)}
+    finished.sort(key=lambda run: (order.get(run.config["method"], len(order)), run.config["seed"]))
+    found = {}
+    for run in finished:
+        of_method = found.setdefault(run.config["method"], [])
+        of_method.append(run)
+        if differ := differences(*({**each.config, "seed": None} for each in (of_method[0], run))):
+            raise ValueError(f"{run.folder} has other settings than {of_method[0].folder} ({differ}): no mean of them.")
+    return found
+
+
+def curves(found, picture):
+    histories = lambda runs: {method: {run.folder.name: run.history for run in of} for method, of in runs.items()}
+    names = [folder.resolve().name for folder in found]
+    titles = names if len(set(names)) == len(names) else map(str, found)
+    dhm.analysis.plot_curves({title: histories(runs) for title, runs in zip(titles, found.values())}, picture)
+
+
+def heatmaps(found, picture):
+    (folder, runs), *_ = found.items()
+    network = lambda run: keras.models.load_model(run.checked("last.keras")).network
+    networks = {
+        method: {run.folder.name: network(run) for run in of_method}
+        for method, of_method in with_branches(folder, runs).items()
+    }
+    dhm.analysis.plot_correlation(networks, picture, layers=FLAGS.layers, branch=FLAGS.branch)
+
+
+def agreement(found, picture):
+    (folder, runs), *_ = found.items()
+    tables = {
+        method: {run.folder.name: table_of(run) for run in of_method}
+        for method, of_method in with_branches(folder, runs).items()
+    }
+    dhm.analysis.plot_agreement(tables, picture, title=folder.resolve().name)
+
+
+def with_branches(folder, runs):
+    """The runs of networks that have branches."""
+    kept = {method: of_method for method, of_method in runs.items() if method in ("dsl", "dhm")}
+    if not kept:
+        raise ValueError(f"{folder} has no runs of dsl or dhm: the networks of {', '.join(runs)} have no branches.")
+    return kept
+
+
+def table_of(run):
+    """What `callbacks.MeasureAgreement` left in a run's folder; `ValueError` if it was not there."""
+    table = run.agreement
+    if table is None:
+        raise ValueError(
+            f"{run.folder} has no agreement.csv: it was trained without measuring. Train with the recipe's flag "
+            "--agreement in another --run_dir, or give your own training the callback "
+            "dhm_keras.callbacks.MeasureAgreement."
+        )
+    return table
+
+
+if __name__ == "__main__":
+    app.run(main)
