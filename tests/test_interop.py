@@ -94,9 +94,8 @@ def assert_the_releases_logits_by_rule(name, golden, tolerance):
     state, image = by_rule(name)
     load_torch(dhm.DHM(network), state)
     logits = network.predict(image, verbose=0)
-    for i, head in enumerate(HEADS):
-        expected = g[f"{name}_logits_{i}"]
-        assert np.abs(logits[head] - expected).max() < tolerance * expected.std(), head
+    for i, head in enumerate(HEADS):  # their standard deviation is 6 to 12
+        np.testing.assert_allclose(logits[head], g[f"{name}_logits_{i}"], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
@@ -105,9 +104,10 @@ def test_imagenet_networks_give_the_releases_logits(name, golden):
 
 
 @pytest.mark.slow
+@pytest.mark.tensorflow  # JAX has no float64 unless its settings allow it
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_imagenet_networks_give_the_releases_logits_in_float64(name, golden, float64):
-    assert_the_releases_logits_by_rule(name, golden, 1e-6)  # the golden logits are float32
+    assert_the_releases_logits_by_rule(name, golden, 1e-5)  # the golden logits are float32
 
 
 @pytest.fixture(scope="module")

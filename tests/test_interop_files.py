@@ -1,7 +1,9 @@
 """Files of PyTorch's weights: every kind there and back, damaged, harmful, and what needs which package."""
 
 import os
+import pathlib
 import pickle
+import re
 import sys
 import types
 
@@ -10,11 +12,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 from networks import RAW, assert_same, resnet8, with_other_weights
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import dhm_keras as dhm
 from dhm_keras.interop import load_torch, save_torch, to_torch
-from dhm_keras.models import imagenet_resnet
+from dhm_keras.models import Branch, imagenet_resnet
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +218,28 @@ def test_a_strict_load_in_pytorch(tmp_path):
         np.testing.assert_allclose(stem.permute(0, 2, 3, 1).numpy(), ours, atol=1e-5)
         ours = keras.ops.convert_to_numpy(network.get_layer("main")(np.ones((2, 512), "float32")))
         np.testing.assert_allclose(logits.numpy(), ours, atol=1e-5)
+
+
+def test_the_docs_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    branches = {"aux1": Branch(3, (1,), (8,)), "aux2": Branch(2, (1, 1), (4, 8))}
+
+    def small(num_classes=1000, **kwargs):
+        return imagenet_resnet((1, 1, 1, 1), True, num_classes, branches, **kwargs)
+
+    save_torch(released := with_other_weights(small()), "checkpoint.npz")
+    save_torch(dhm.DHM(released).main, "resnet50.npz")
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "checkpoints.md").read_text()
+    code = "\n".join(re.findall(r"<!-- code: \w+ -->\n```python\n(.*?)```", page, re.DOTALL))
+    for printed, ours in {
+        "dhm_keras.models.resnet50(": "small(",
+        "checkpoint.pth.tar": "checkpoint.npz",
+        "resnet50-11ad3fa6.pth": "resnet50.npz",
+    }.items():
+        assert printed in code
+        code = code.replace(printed, ours)
+    exec(code, names := {"small": small})
+    saved, state = load_file("all-heads.safetensors"), to_torch(names["model"])
+    assert_same({name: saved.pop(name) for name in state}, state)
+    assert not saved and state["fc_head2.weight"].shape == (751, 32)
+    np.testing.assert_array_equal(load_file("resnet50.safetensors")["conv1.weight"], to_torch(released)["conv1.weight"])
