@@ -8,6 +8,7 @@ import re
 import keras
 import numpy as np
 
+LAYERS = keras.layers.Conv2D, keras.layers.Dense, keras.layers.BatchNormalization  # of all the release's networks
 # The variables of a layer, in the order of a state dict.
 VARIABLES = {
     "kernel": "weight",
@@ -37,7 +38,7 @@ def variables(network):
     names = {layer.name for layer in layers}
     # Of the networks that activate before they convolve, the wide ResNets call the first convolution otherwise.
     stem = "conv" if {"main_bn", "stack1_block1_conv1"} <= names else "conv1"
-    placed = [(_place(layer.name, stem), layer) for layer in layers]
+    placed = [(_place(layer.name, stem) if isinstance(layer, LAYERS) else None, layer) for layer in layers]
     unknown = [layer.name for place, layer in placed if place is None]
     if unknown or not layers:
         raise ValueError(

@@ -108,6 +108,8 @@ def _variables(model):
 
 def _checked_heads(heads, of_model):
     """Those asked for, in a tuple, or `None`."""
-    if heads is not None and (isinstance(heads, str) or not heads or not set(heads) <= set(of_model)):
+    if heads is None:
+        return None
+    if not isinstance(heads, (tuple, list)) or not heads or not all(head in of_model for head in heads):
         raise ValueError(f"Invalid value for argument `heads`. Expected some of {of_model}. Received: {heads!r}.")
-    return heads if heads is None else tuple(heads)
+    return tuple(heads)
