@@ -51,7 +51,7 @@ def replacing(path, size=0):
         _remove(partial)
         raise OSError(
             f"{path} cannot be written ({error.strerror or error}). What was saved before is kept. Make room, or make "
-            "the folder writable, and start the same training again."
+            "the folder writable, and start the same again."
         ) from error
     except BaseException:
         _remove(partial)

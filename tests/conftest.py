@@ -1,5 +1,6 @@
 """What all tests share: two CPU devices, the golden numbers, float64 where a test asks for it."""
 
+import importlib.util
 import os
 import pathlib
 
@@ -23,9 +24,11 @@ else:
 
 
 def pytest_collection_modifyitems(config, items):
-    """The tests of what one backend alone can do are not part of the suite on the other."""
-    other = "jax" if ON_TENSORFLOW else "tensorflow"
-    elsewhere = [item for item in items if item.get_closest_marker(other)]
+    """Tests of what one backend alone can do are not part of the suite on the other, nor PyTorch's where it is not."""
+    others = ["jax" if ON_TENSORFLOW else "tensorflow"]
+    if importlib.util.find_spec("torch") is None:
+        others.append("torch")
+    elsewhere = [item for item in items if any(map(item.get_closest_marker, others))]
     config.hook.pytest_deselected(items=elsewhere)
     items[:] = [item for item in items if item not in elsewhere]
 

@@ -1,4 +1,4 @@
-"""Small networks and data that the tests share, and the release's names for the weights of the CIFAR networks."""
+"""Small networks and data that the tests share."""
 
 import contextlib
 import json
@@ -13,6 +13,7 @@ import numpy as np
 import dhm_keras as dhm
 from dhm_keras.models import Branch, cifar_resnet, densenet, wide_resnet
 
+RAW = ((0.5,) * 3, (0.25,) * 3)  # a normalization of raw images
 RESNET8 = {"aux1": Branch(2, (1,), (128,)), "aux2": Branch(1, (1, 1), (32, 64))}
 
 
@@ -130,31 +131,17 @@ def values(variables):
     return {variable.path: np.asarray(keras.ops.convert_to_numpy(variable.value)) for variable in variables}
 
 
-def torch_name(path, stem="conv1"):
-    """The release's name of a variable of a CIFAR network; `stem` is its name of the first convolution."""
-    layer, variable = path.rsplit("/", 1)
-    variable = {
-        "kernel": "weight",
-        "gamma": "weight",
-        "bias": "bias",
-        "beta": "bias",
-        "moving_mean": "running_mean",
-        "moving_variance": "running_var",
-    }[variable]
-    of_head = lambda head: f"_head{head}" if head else ""
-    if found := re.fullmatch(r"(?:aux(\d)_)?stack(\d)_(?:block|layer)(\d+)_(.*)", layer):
-        head, stage, block, layer = found.groups()
-        return f"layer{stage}{of_head(head)}.{int(block) - 1}.{layer}.{variable}"
-    if found := re.fullmatch(r"(?:aux(\d)_)?(transition\d)_(.*)", layer):
-        head, transition, layer = found.groups()
-        return f"{transition}{of_head(head)}.{layer}.{variable}"
-    if found := re.fullmatch(r"(?:main|aux(\d))_bn", layer):  # a head's own
-        return f"bn{of_head(found[1])}.{variable}"
-    if layer in ("conv", "bn"):
-        return f"{stem if layer == 'conv' else 'bn1'}.{variable}"
-    return f"fc{of_head(layer[3:] if layer != 'main' else '')}.{variable}"
+def with_other_weights(network):
+    """The network, each of its numbers another one; what its first layer normalises with stays."""
+    rng = np.random.default_rng(0)
+    for layer in network.layers:
+        if not isinstance(layer, keras.layers.Normalization):
+            layer.set_weights([rng.uniform(0.5, 1, weight.shape) for weight in layer.get_weights()])
+    return network
 
 
-def from_torch(weight):
-    """OIHW kernels to HWIO, dense (out, in) to (in, out)."""
-    return weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
+def assert_same(arrays, others):
+    """Asserts that two dicts of arrays have the same names in the same order, and the same numbers."""
+    assert list(arrays) == list(others)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, others[name], err_msg=name)

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "files": set(),
     "forking": {"initializers", "network"},
     "initializers": set(),
+    "interop": {"files"},
     "layers": {"distribute"},
     "logs": set(),
     "models": {"initializers", "layers", "network"},

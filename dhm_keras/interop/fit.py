@@ -1,0 +1,78 @@
+"""Whether the weights that were found fit a network, and what to do where they do not."""
+
+import numpy as np
+
+from dhm_keras.interop import names
+from dhm_keras.interop.names import abbreviated, head_of, in_order, is_of_classifier
+
+
+def fitting(found, variables, heads, classifier, complaint):
+    """The values for a network's variables; all that are asked for, or an error.
+
+    Args:
+        found: Dict from name to array, in PyTorch's layout.
+        variables: Dict from name to `keras.Variable`: all of the network.
+        heads: Names of the heads to load, or `None` for all, and the heads found have to be the same.
+        classifier: Boolean. Whether the last layer of each head is loaded, too.
+        complaint: String. How the error begins.
+
+    Returns:
+        Dict from name to array, in the shape and dtype of the variable.
+
+    Raises:
+        ValueError: if something is missing, unexpected, misshapen or no finite number.
+    """
+    takes = lambda name: (heads is None or head_of(name) in heads) and (classifier or not is_of_classifier(name))
+    wanted = {name: variable for name, variable in variables.items() if takes(name)}
+    given = {name: array for name, array in found.items() if takes(name) and not name.endswith("num_batches_tracked")}
+    misshapen, values = {}, {}
+    for name in (name for name in wanted if name in given):
+        shape, expected = given[name].shape, names.shape_in_torch(wanted[name])
+        if shape != expected:
+            misshapen[name] = (shape, expected)
+        else:
+            values[name] = _converted(given[name], wanted[name].dtype)
+    missing = [name for name in wanted if name not in given]
+    unexpected = [name for name in given if name not in wanted]
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "misshapen": [f"{name} {shape} instead of {expected}" for name, (shape, expected) in misshapen.items()],
+        "not finite floating-point numbers": [name for name, value in values.items() if value is None],
+    }
+    if any(problems.values()):
+        lists = [f"{kind} ({len(each)}): {abbreviated(each)}" for kind, each in problems.items() if each]
+        advice = _advice(found, wanted, [*missing, *unexpected], misshapen)
+        raise ValueError("\n  ".join([f"{complaint}; nothing was loaded.", *lists, *advice]))
+    return values
+
+
+def _converted(array, dtype):
+    """In Keras's layout and a variable's dtype; `None` unless it is of finite floating-point numbers."""
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        return None
+    with np.errstate(over="ignore"):
+        array = names.from_torch_layout(array.astype(dtype))
+    return array if np.isfinite(array).all() else None
+
+
+def _advice(found, wanted, differing, misshapen):
+    """What to do about the names that differ, and about those whose shapes do; a sentence for each cause."""
+    has, heads = (in_order(set(map(head_of, each))) for each in (found, wanted))
+    both = tuple(head for head in heads if head in has)
+    problems = [*differing, *misshapen]
+    rest = [name for name in problems if head_of(name) in both]
+    if len(rest) < len(problems):
+        only = f": heads={both} loads these alone." if both else "."
+        yield f"There are weights of the heads {has}, wanted are {heads}{only}"
+    filters = {name: shape[0] for name, (shape, expected) in misshapen.items() if shape[1:] == expected[1:]}
+    if "conv1.weight" in filters and any(name.startswith("transition") for name in wanted):
+        yield f"Build the DenseNet with stem_filters={filters['conv1.weight']}."
+        return
+    classifiers = [name for name in rest if is_of_classifier(name) and (name in filters or name not in misshapen)]
+    if classifiers:
+        classes = [filters[name] for name in classifiers if name in filters]
+        build = f"build the network with num_classes={classes[0]}, or " if classes else ""
+        yield f"For the classifiers, {build}keep the network's own with classifier=False."
+    if len(rest) > len(classifiers):
+        yield "Build the network that the weights are of."
