@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from jpeg_files import CLASSES, cut, encoded, number_of, picture, write_images
-from networks import sgd
+from networks import Kill, Killed, sgd
 from PIL import Image
 
 import dhm_keras as dhm
@@ -329,6 +329,20 @@ def test_fit_and_evaluate(folder):
     np.testing.assert_allclose(model.predict(test, verbose=0)["main"], model.predict(images, verbose=0)["main"], 1e-4)
 
 
+def test_a_killed_training_goes_on_within_an_epoch(folder, tmp_path):
+    train = JpegTrainBatches(image_folder(folder), 5, SIZE)
+    through, killed = compiled(), compiled()
+    killed.set_weights(through.get_weights())
+    through.fit(train, epochs=2, verbose=0)
+    resume = lambda: dhm.callbacks.Resume(tmp_path / "checkpoints", every=1)
+    with pytest.raises(Killed):
+        killed.fit(train, epochs=2, verbose=0, callbacks=[resume(), Kill(5)])
+    again = compiled()
+    again.fit(JpegTrainBatches(image_folder(folder), 5, SIZE), epochs=2, verbose=0, callbacks=[resume()])
+    for one, other in zip(through.get_weights(), again.get_weights()):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+
+
 def test_labels_beyond_the_network_are_refused(folder):
     files = image_folder(folder)
     wrong = ImageFiles(files.folder, files.names, np.full(N, 3), (*CLASSES, "zebra"))
@@ -479,7 +493,7 @@ def test_a_damaged_file_of_tfds_is_named(prepared, tmp_path):
     dhm.data.imagenet_from_tfds("train", "numbered_jpegs", download=True)
     [file] = tmp_path.rglob("*train.tfrecord*")
     content = file.read_bytes()
-    for damaged in (content[:-7], content[:20] + b"\xff" + content[21:]):
+    for damaged in (content[:-7], content[:12] + b"\x0d" + content[13:]):
         file.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"train\.tfrecord-00000-of-00001 cannot be read as a TFRecord file"):
             dhm.data.imagenet_from_tfds("train", "numbered_jpegs")
