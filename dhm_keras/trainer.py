@@ -284,9 +284,8 @@ class DHM(keras.Model):
         validation = kwargs.pop("validation_data", None)
         if validation is not None:
             _refuse_endless(validation)
-            if isinstance(validation, (tuple, list)) and len(validation) > 1:
-                check_labels(validation[1], self.num_classes)
-            check_labels(getattr(validation, "labels", None), self.num_classes)
+            pair = isinstance(validation, (tuple, list)) and len(validation) > 1
+            check_labels(validation[1] if pair else getattr(validation, "labels", None), self.num_classes)
             of_validation = kwargs.get("validation_batch_size") or batch_size or 32  # 32: Keras's default
             strategy = distribute.strategy_of(self)
             kwargs["validation_data"], steps = distribute.validation_data(validation, of_validation, strategy)
@@ -326,10 +325,9 @@ class DHM(keras.Model):
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.evaluate`; covers all heads and pairs."""
         _refuse_endless(x)
-        check_labels(y, self.num_classes)
+        check_labels(getattr(x, "labels", y), self.num_classes)
         with distribute.plain_errors(x):
             if hasattr(x, "for_backend"):
-                check_labels(x.labels, self.num_classes)
                 x, steps = distribute.validation_data(x, None, distribute.strategy_of(self))
                 kwargs |= {"steps": steps} if steps else {}
             return super().evaluate(x, y, *args, **kwargs)

@@ -296,7 +296,10 @@ def skipped(*sources):
     names = sorted({name for source in sources for name in getattr(source, "skipped", ())})
     if not names:
         return {}
-    print(f"Left out {len(names)} images that cannot be decoded: {', '.join(names[:10])}{', ...' * (len(names) > 10)}")
+    images = "images" if len(names) > 1 else "image"
+    print(
+        f"Left out {len(names)} {images} that cannot be decoded: {', '.join(names[:10])}{', ...' * (len(names) > 10)}"
+    )
     return {"skipped": len(names)}
 
 
@@ -317,10 +320,7 @@ def print_table(recipe, runs):
             )
             name = "alone" if method in ALONE else head
             print(f"{method:<9}{name:<6}{last_1:>14}{last_5:>14}  {best_1:>14}{best_5:>14}")
-    print(
-        f"The best epoch is main's, chosen on the {recipe.held_out} set, as in the paper; the last is not chosen at "
-        "all.\n"
-    )
+    print(f"The best epoch is main's, chosen on the {recipe.held_out} set; the last is not chosen at all.\n")
 
 
 def draw_figures(recipe, runs, folder):

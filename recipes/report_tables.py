@@ -9,8 +9,8 @@ from report_runs import ENVIRONMENT, IDENTITY, OF_METHOD, deviations_in_words, i
 NOT_RUN = "not run"
 BEST_AND_LAST = (
     "Ours are means over the seeds, with several seeds followed by the standard deviation (n - 1) in parentheses. "
-    "The best epoch is the one with main's lowest top-1 error on the test set: it is chosen on the test set, as in the "
-    "paper. The last epoch is not chosen at all. " + EPOCH
+    "The best epoch is the one with main's lowest top-1 error on the test set: it is chosen on the test set. "
+    "The last epoch is not chosen at all. " + EPOCH
 )
 OURS = (
     "Every head of every run, grouped by what the methods of a comparison share. What differs from the paper's "

@@ -15,6 +15,7 @@ import kill_digits
 import numpy as np
 import pytest
 from cifar_files import write_cifar100
+from jpeg_files import cut, write_images
 
 import dhm_keras as dhm
 from dhm_keras.run import Run
@@ -215,6 +216,83 @@ def test_cifar100_names_a_folder_that_cannot_be_written(tmp_path, cifar):
     for folder in ("file", "file/runs"):
         with pytest.raises(SystemExit, match=r"cifar100\.py: .*file"):
             run_main("cifar100", "--smoke", "--arch=resnet20", f"--data_dir={cifar}", f"--run_dir={tmp_path}/{folder}")
+
+
+@pytest.fixture(scope="module")
+def jpegs(tmp_path_factory):
+    """A folder with 24 JPEGs of three classes to train on, as many to validate on."""
+    return write_images(tmp_path_factory.mktemp("jpegs"), each=8)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "--data_dir of the recipe"),
+        (["--data_dir=nowhere"], "There is no folder nowhere/train"),
+        (["--data_dir=JPEGS"], "has 3 classes, .* 1000. Give --num_classes 3"),
+        (["--data_dir=JPEGS", "--num_classes=3", "--train_examples=25"], "Expected 1 to 24. Received: 25"),
+        (["--arch=resnet50", "--branches=aux3"], "the branches of resnet50"),
+        (["--arch=resnet50", "--method=aux3"], "baseline,dsl,dhm,aux1,aux2, each once"),
+    ],
+)
+@pytest.mark.tensorflow
+def test_imagenet_says_what_is_wrong_with_a_flag(arguments, words, tmp_path, jpegs, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    arguments = [argument.replace("JPEGS", str(jpegs)) for argument in arguments]
+    with pytest.raises(SystemExit, match=words):
+        run_main("imagenet", *arguments, f"--run_dir={tmp_path}/runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.tensorflow
+def test_imagenet_names_a_corrupt_image_or_leaves_it_out(tmp_path, capsys):
+    folder = write_images(tmp_path / "data", each=2)
+    cut(folder / "train" / "cat" / "cat_1.JPEG")
+    arguments = ["--method=baseline", "--smoke", "--image_size=32", "--num_classes=3", f"--data_dir={folder}"]
+    with pytest.raises(SystemExit, match=r"imagenet\.py: .*cat_1\.JPEG is not an image that can be decoded"):
+        run_main("imagenet", *arguments, f"--run_dir={tmp_path}/runs")
+    run_main("imagenet", *arguments, f"--run_dir={tmp_path}/again", "--on_corrupt=skip")
+    printed = capsys.readouterr().out
+    assert f"Left out 1 image that cannot be decoded: {folder}/train/cat/cat_1.JPEG" in printed
+    result = Run.open(tmp_path / "again" / "baseline-0").result
+    assert result["skipped"] == 1 and result["last"].keys() == {"epoch", "main_top1_error"}  # three classes: no top-5
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_tables_4_and_5_their_figures_and_their_report(tmp_path, jpegs):
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    command = ("recipes/imagenet.py", "--smoke", "--image_size=32", "--num_classes=3", f"--data_dir={jpegs}")
+    flags = ("--method=baseline,aux3,dsl,dhm", "--branches=aux1,aux2,aux3", "--agreement")
+    process = start(*command, *flags, f"--run_dir={runs}")
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "aux3     alone" in process.stdout and "dhm      aux3" in process.stdout
+    for method, augmentation in (("baseline", "scale"), ("aux3", "scale"), ("dsl", "scale"), ("dhm", "crop")):
+        run = Run.open(runs / f"{method}-0")
+        assert run.config["augmentation"] == augmentation
+        assert (run.agreement is None) == (method in ("baseline", "aux3"))
+    assert len(Run.open(runs / "dhm-0").agreement[0]) == 1 + 6 + 6 + 12  # epoch; of four heads pairs, ordered pairs
+    for kind in ("curves", "heatmaps", "agreement"):
+        process = start("recipes/figures.py", kind, str(runs), f"--out={out}")
+        assert process.returncode == 0, process.stderr[-3000:]
+        assert (out / f"{kind}.png").stat().st_size > 10_000 and (out / f"{kind}.csv").exists()
+    process = start("recipes/report.py", str(runs), f"--out={out}/report")
+    assert process.returncode == 0 and "Runs: 4 finished." in process.stdout, process.stderr[-3000:]
+    text = (out / "report.md").read_text()
+    assert "branches aux1, aux2, aux3 (aux1, aux2)" in text and "2 epochs (90)" in text
+    assert "| B1 & B2 & B3 | 29.220 / 10.044 | not run |" in " ".join(text.replace("*", "").split())
+
+
+@pytest.mark.slow
+def test_imagenet_on_jax_without_tensorflow(tmp_path, jpegs):
+    process = start(
+        *("recipes/imagenet.py", "--smoke", "--image_size=32", "--num_classes=3", f"--data_dir={jpegs}"),
+        *("--sampling=bernoulli", "--p=0", "--scope=branch", f"--run_dir={tmp_path}/runs"),
+        **without_tensorflow(tmp_path),
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    history = Run.open(tmp_path / "runs" / "dhm-0").history
+    assert all(np.isnan(row["aux1_ce"]) and np.isfinite(row["main_ce"]) for row in history)  # p = 0: main alone
 
 
 def run_the_readmes_code(name, replacements, names):
