@@ -281,13 +281,13 @@ class DHM(keras.Model):
             kwargs["shuffle"] = False
             self._divide_the_epoch(kwargs["steps_per_epoch"])
         check_labels(y, self.num_classes)
-        validation = kwargs.pop("validation_data", None)
-        if validation is not None:
+        strategy = distribute.strategy_of(self)
+        if (validation := kwargs.pop("validation_data", None)) is not None:
             _refuse_endless(validation)
-            pair = isinstance(validation, (tuple, list)) and len(validation) > 1
-            check_labels(validation[1] if pair else getattr(validation, "labels", None), self.num_classes)
+            if isinstance(validation, (tuple, list)) and len(validation) > 1:
+                check_labels(validation[1], self.num_classes)
+            check_labels(validation.labels if hasattr(validation, "for_backend") else None, self.num_classes)
             of_validation = kwargs.get("validation_batch_size") or batch_size or 32  # 32: Keras's default
-            strategy = distribute.strategy_of(self)
             kwargs["validation_data"], steps = distribute.validation_data(validation, of_validation, strategy)
             if steps is not None:
                 kwargs["validation_steps"] = min(steps, kwargs.get("validation_steps") or steps)
@@ -302,8 +302,7 @@ class DHM(keras.Model):
         try:
             with session as (epoch, step), distribute.plain_errors(x, validation):
                 if hasattr(x, "starting_at"):
-                    x = x.starting_at(*divmod(epoch * steps + step, x.steps_per_epoch))
-                    x = x.for_backend(distribute.strategy_of(self))
+                    x = x.starting_at(*divmod(epoch * steps + step, x.steps_per_epoch)).for_backend(strategy)
                 return super().fit(x, y, batch_size, epochs, verbose, callbacks, initial_epoch=epoch, **kwargs)
         finally:  # a callback's draw does not outlive the training, however it ended
             self._routing.heads, self._routing.pairs = before
@@ -325,11 +324,12 @@ class DHM(keras.Model):
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.evaluate`; covers all heads and pairs."""
         _refuse_endless(x)
-        check_labels(getattr(x, "labels", y), self.num_classes)
+        check_labels(y, self.num_classes)
         with distribute.plain_errors(x):
             if hasattr(x, "for_backend"):
+                check_labels(x.labels, self.num_classes)
                 x, steps = distribute.validation_data(x, None, distribute.strategy_of(self))
-                kwargs |= {"steps": steps} if steps else {}
+                kwargs = {"steps": steps, **kwargs}
             return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):

@@ -7,8 +7,6 @@ import zlib
 
 import numpy as np
 
-from dhm_keras.data.cifar import checked_number
-
 # Per channel, in units of [0, 1]; the numbers that everyone takes.
 IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -108,10 +106,15 @@ class ImageFiles:
 
         Returns:
             `ImageFiles`.
+
+        Raises:
+            ValueError: if there are not so many.
         """
         total = len(self)
-        chosen = np.arange(checked_number(n, total), dtype="int64")
-        chosen = chosen * total // len(chosen)
+        n = total if n is None else n
+        if not isinstance(n, (int, np.integer)) or not 1 <= n <= total:
+            raise ValueError(f"Invalid value for argument `n`. Expected 1 to {total}, or None. Received: {n!r}.")
+        chosen = np.arange(n, dtype="int64") * total // n
         return dataclasses.replace(
             self,
             names=tuple(self.names[i] for i in chosen),

@@ -32,7 +32,7 @@ class JpegTrainBatches(_Reported, ShuffledBatches):
 
     As `TrainBatches`: order, crops and flips are functions of (seed, epoch, step), every image comes once an epoch, the
     last batch of an epoch may be smaller, and TensorFlow and JAX see the same pixels. Images are decoded by Pillow in
-    as many threads as this process may use cores, while the network trains on the batch before.
+    threads, on all the cores that this process may use, while the network trains on the batch before.
 
     Example:
 
@@ -296,9 +296,9 @@ class Ahead:
 
 @functools.cache
 def _threads():
-    """The threads that read images: as many as this process may use cores."""
+    """The threads that read images: two for each core that this process may use, as some wait for the disk."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return concurrent.futures.ThreadPoolExecutor(cores, "dhm_keras images")
+    return concurrent.futures.ThreadPoolExecutor(2 * cores, "dhm_keras images")
 
 
 @functools.cache
