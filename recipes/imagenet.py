@@ -53,6 +53,8 @@ def load(settings):
     n = settings["train_examples"]
     if FLAGS.smoke:
         train, val = (images.subset(min(n, len(images))) for images in (train, val))
+    elif n is not None and n > len(train):
+        raise ValueError(f"There are {len(train)} training images. Give --train_examples as many, or fewer, not {n}.")
     else:
         train = train.subset(n)
     train = train.with_labels(dhm.data.corrupt_labels(train.labels, settings["corrupt"], train.num_classes, seed=0))

@@ -230,7 +230,10 @@ def jpegs(tmp_path_factory):
         ([], "--data_dir of the recipe"),
         (["--data_dir=nowhere"], "There is no folder nowhere/train"),
         (["--data_dir=JPEGS"], "has 3 classes, .* 1000. Give --num_classes 3"),
-        (["--data_dir=JPEGS", "--num_classes=3", "--train_examples=25"], "Expected 1 to 24. Received: 25"),
+        (
+            ["--data_dir=JPEGS", "--num_classes=3", "--train_examples=25"],
+            "There are 24 training images. Give --train_examples as many, or fewer, not 25",
+        ),
         (["--arch=resnet50", "--branches=aux3"], "the branches of resnet50"),
         (["--arch=resnet50", "--method=aux3"], "baseline,dsl,dhm,aux1,aux2, each once"),
     ],
