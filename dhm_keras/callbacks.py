@@ -10,6 +10,7 @@ import numpy as np
 
 from dhm_keras import distribute, export, files, sampling
 from dhm_keras.analysis.agreement import measuring
+from dhm_keras.objective import check_labels
 from dhm_keras.resume import Resume as Resume
 from dhm_keras.trainer import DHM, SCOPES
 
@@ -135,8 +136,8 @@ class MeasureAgreement(keras.callbacks.Callback):
         path: Path of the file, in a folder that exists.
 
     Raises:
-        ValueError: at the start of the training, if the model has one head alone, or at the end of an epoch, if the
-            images and labels do not fit it.
+        ValueError: at the start of the training, if the model has one head alone, or the labels do not fit it or the
+            images.
         OSError: at the end of an epoch, if the file cannot be written.
     """
 
@@ -156,6 +157,9 @@ class MeasureAgreement(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         check_model(self)
+        check_labels(self.labels, self.model.num_classes)
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"MeasureAgreement was given {len(self.images)} images and {len(self.labels)} labels.")
         self.rows = []
         self._measure = measuring(self.model)
 
@@ -206,7 +210,7 @@ class Progress(keras.callbacks.Callback):
             for head in self.model.heads
             if f"val_{head}_accuracy" in logs
         ]
-        heads = f", test error {', '.join(errors)}" if errors else ""
+        heads = f", error {', '.join(errors)}" if errors else ""
         self._print(f"loss {logs['loss']:.4f}{heads}", epoch + 1, passing=False)
 
     def _print(self, text, done, passing):

@@ -81,6 +81,7 @@ RECIPE = experiment.Recipe(
     },
     load=load,
     batches=batches,
+    images=lambda data: [len(labels) for _, labels in data],
     measured=measured,
     check=check,
 )

@@ -95,25 +95,12 @@ def main(arguments):
         raise SystemExit(f"digits.py: {error}") from None
     try:
         train_all(unfinished, epochs)
+        print_table(runs)
+        draw_figures(runs, folder)
     except KeyboardInterrupt:
         raise SystemExit("digits.py: stopped. The same command goes on from there.") from None
     except (ValueError, OSError, FloatingPointError) as error:  # of a run's folder, or its loss
         raise SystemExit(f"digits.py: {error}") from None
-
-    print_table(runs)
-    title = f"Digits, {FLAGS.corrupt:.0%} of the training labels redrawn, {seeds} seed{'s' if seeds > 1 else ''}"
-    dhm.analysis.plot_curves(
-        {title: {method: {run.folder.name: run.history for run in runs[method]} for method in METHODS}},
-        folder / "curves.png",
-    )
-    print(f"Curves: {folder}/curves.png")
-    if FLAGS.agreement:
-        dhm.analysis.plot_agreement(
-            {method: {run.folder.name: run.agreement for run in runs[method]} for method in METHODS[1:]},
-            folder / "agreement.png",
-            title,
-        )
-        print(f"Agreement of the heads: {folder}/agreement.png")
     if ON_TENSORFLOW:
         every = [run for method in METHODS for run in runs[method]]
         export(min(every, key=lambda run: run.result["best"]["main_top1_error"]), folder / "serving")
@@ -242,6 +229,18 @@ def print_table(runs):
         each = ", ".join(f"{error:.2f}" for error in last)
         print(f"{method:<10}{dhm.analysis.mean_std(last):>16}{dhm.analysis.mean_std(best):>16}   {each}")
     print("The best epoch is chosen on the test set, as papers on CIFAR do; the last is not chosen at all.\n")
+
+
+def draw_figures(runs, folder):
+    seeds = len(runs["dhm"])
+    title = f"Digits, {FLAGS.corrupt:.0%} of the training labels redrawn, {seeds} seed{'s' if seeds > 1 else ''}"
+    curves = {method: {run.folder.name: run.history for run in runs[method]} for method in METHODS}
+    dhm.analysis.plot_curves({title: curves}, folder / "curves.png")
+    print(f"Curves: {folder}/curves.png")
+    if FLAGS.agreement:
+        tables = {method: {run.folder.name: run.agreement for run in runs[method]} for method in METHODS[1:]}
+        dhm.analysis.plot_agreement(tables, folder / "agreement.png", title)
+        print(f"Agreement of the heads: {folder}/agreement.png")
 
 
 IN_A_FRESH_PROCESS = """

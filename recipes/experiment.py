@@ -6,6 +6,7 @@ A recipe describes its data set in a `Recipe` and hands it to `main`.
 import dataclasses
 import logging as python_logging
 import math
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from absl import app, flags, logging
 import dhm_keras as dhm
 import protocols
 from dhm_keras.run import Run, best_and_last, left_out
+from run_folders import find
 
 METHODS = ("baseline", "dsl", "dhm")
 ALONE = ("aux1", "aux2", "aux3")  # as a method: that branch alone, from the image on
@@ -35,6 +37,7 @@ class Recipe:
         load: Function of the settings to the data: any value; `test_examples` images of it are tested on.
         batches: Function of a run's config and the data to the training batches and a dict of the arguments of `fit`
             that make the validation.
+        images: Function of the data to the numbers of training images and of those held out.
         measured: Function of a run's config and the data to the training images and labels of `--agreement`.
         check: Function to a sentence about the first wrong flag of the recipe's own, or `None`.
         held_out: String. What the errors are measured on. Defaults to `"test"`.
@@ -47,6 +50,7 @@ class Recipe:
     notes: dict
     load: Callable
     batches: Callable
+    images: Callable
     measured: Callable
     check: Callable = lambda: None
     held_out: str = "test"
@@ -107,19 +111,20 @@ def main(recipe, arguments):
     try:
         with dhm.distribute.data_parallel(settings["devices"]):  # before anything computes
             runs, unfinished, data = prepare(recipe, settings, folder)
+        if before := sum(map(len, runs.values())) - len(unfinished):
+            print(f"{before} run{'s' * (before > 1)} finished before, kept as they are")
         for number, run in enumerate(unfinished, start=1):
             print(f"Run {number} of {len(unfinished)}: {run.folder}", flush=True)
             keras.utils.clear_session()
             with dhm.distribute.data_parallel(settings["devices"]):
                 train(recipe, run, data, epochs_after=(len(unfinished) - number) * settings["epochs"])
+        if dhm.distribute.is_chief():  # the results are the first machine's to tell
+            print_table(recipe, runs)
+            draw_figures(recipe, folder)
     except KeyboardInterrupt:
         raise SystemExit(f"\n{recipe.name}.py: stopped. The same command goes on from there.") from None
     except (ValueError, OSError, FloatingPointError) as error:  # of a run's folder, its data, or its loss
         raise SystemExit(f"{recipe.name}.py: {error}") from None
-    if not dhm.distribute.is_chief():  # the results are the first machine's to tell
-        return
-    print_table(recipe, runs)
-    draw_figures(recipe, runs, folder)
 
 
 def prepare(recipe, settings, folder):
@@ -143,6 +148,8 @@ def check_flags():
     """A sentence about the first flag that has no effect on what is asked for, or cannot be met; else `None`."""
     methods, sampled = FLAGS.method, (FLAGS.sampling or "fixed") != "fixed"
     table = tuple(dhm.models.branches(FLAGS.arch))
+    if (FLAGS.devices or 1) > os.cpu_count():  # GPUs are fewer than that, too
+        return f"--devices is at most {os.cpu_count()}, the number of CPU cores here. Received: {FLAGS.devices}."
     known = (*METHODS, *table)
     if not methods or not set(methods) <= set(known) or len(set(methods)) < len(methods):
         return f"--method is one or several of {','.join(known)}, each once. Received: {','.join(methods)}."
@@ -288,7 +295,8 @@ def train(recipe, run, data, epochs_after):
     if config["backend"] == "tensorflow":
         callbacks.append(dhm.callbacks.ExportMain(run.path("serving")))
     history = model.fit(batches, epochs=config["epochs"], callbacks=callbacks, verbose=0, **validation).history
-    run.finish(model, {**best_and_last(history, model.heads), **skipped(batches, validation["validation_data"])})
+    images = {"images": recipe.images(data), **skipped(batches, validation["validation_data"])}
+    run.finish(model, {**best_and_last(history, model.heads), **images})
 
 
 def skipped(*sources):
@@ -323,14 +331,14 @@ def print_table(recipe, runs):
     print(f"The best epoch is main's, chosen on the {recipe.held_out} set; the last is not chosen at all.\n")
 
 
-def draw_figures(recipe, runs, folder):
-    """Draws `curves.png`, and with `--agreement` `agreement.png`, into the folder of the runs."""
-    title = f"{recipe.title}, {FLAGS.arch}"
+def draw_figures(recipe, folder):
+    """Draws `curves.png`, and with `--agreement` `agreement.png`, of all the finished runs in the folder."""
+    title, runs = f"{recipe.title}, {FLAGS.arch}", find(folder)
     curves = {method: {run.folder.name: run.history for run in of_method} for method, of_method in runs.items()}
     tables = {
         method: {run.folder.name: run.agreement for run in of_method}
         for method, of_method in runs.items()
-        if FLAGS.agreement and method in ("dsl", "dhm")
+        if FLAGS.agreement and of_method[0].agreement is not None
     }
     try:
         dhm.analysis.plot_curves({title: curves}, folder / "curves.png")

@@ -20,15 +20,12 @@ import keras
 from absl import app, flags
 
 import dhm_keras as dhm
-from dhm_keras.files import differences
-from dhm_keras.run import Run
+from run_folders import find
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("out", "figures", "Folder of the pictures.")
 flags.DEFINE_list("layers", None, "Convolutions of main for heatmaps. Default: up to four, spread over the depth.")
 flags.DEFINE_string("branch", "aux2", "The branch that heatmaps compare with main.")
-
-METHODS = ("baseline", "dsl", "dhm")  # in the order in which they are drawn, before branches alone
 
 
 def main(arguments):
@@ -47,33 +44,8 @@ def main(arguments):
         kinds[kind](found, picture)
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"figures.py: {error}") from None
-    print(f"{picture}, the numbers in {picture.with_suffix('.csv')}")
-
-
-def find(folder):
-    """`{method: [run, ...]}` of the finished runs in a folder; `ValueError` if there are none, or they do not match."""
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}.")
-    runs = [Run.open(path.parent) for path in sorted(folder.glob("*/config.json"))]
-    runs = [run for run in runs if {"method", "seed"} <= run.config.keys()]
-    if not runs:
-        here = " It is the folder of one run: give the one above it." if (folder / "config.json").exists() else ""
-        raise ValueError(f"{folder} has no runs in subfolders METHOD-SEED, as a recipe makes them.{here}")
-    finished = [run for run in runs if run.result is not None]
-    for run in runs:
-        if run not in finished:
-            print(f"{run.folder} is not finished, and left out.")
-    if not finished:
-        raise ValueError(f"No run in {folder} is finished. Start its recipe again: it goes on where it was stopped.")
-    order = {method: number for number, method in enumerate(METHODS)}
-    finished.sort(key=lambda run: (order.get(run.config["method"], len(order)), run.config["seed"]))
-    found = {}
-    for run in finished:
-        of_method = found.setdefault(run.config["method"], [])
-        of_method.append(run)
-        if differ := differences(*({**each.config, "seed": None} for each in (of_method[0], run))):
-            raise ValueError(f"{run.folder} has other settings than {of_method[0].folder} ({differ}): no mean of them.")
-    return found
+    matrices = f" and {picture.with_suffix('.npz')}" if kind == "heatmaps" else ""
+    print(f"{picture}, the numbers in {picture.with_suffix('.csv')}{matrices}")
 
 
 def curves(found, picture):

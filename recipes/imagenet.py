@@ -47,8 +47,8 @@ def load(settings):
         train, val = (dhm.data.imagenet_from_tfds(split, download=True) for split in ("train", "validation"))
     if train.num_classes != settings["num_classes"]:
         raise ValueError(
-            f"{FLAGS.data_dir} has {train.num_classes} classes, ImageNet has {settings['num_classes']}. Give "
-            f"--num_classes {train.num_classes} to train on other images, or the folder of ImageNet."
+            f"{train.folder} has {train.num_classes} classes, expected are {settings['num_classes']} (ImageNet has "
+            f"1000). Give --num_classes {train.num_classes}, or another folder."
         )
     n = settings["train_examples"]
     if FLAGS.smoke:
@@ -76,7 +76,7 @@ def batches(config, data):
 
 
 def measured(config, data):
-    """The training images that `--agreement` measures on, of all classes alike, with the labels that are trained on."""
+    """The training images that `--agreement` measures on, spread over the classes, with the labels trained on."""
     files = data[0].subset(min(128, len(data[0])))
     return dhm.data.JpegTestBatches(files, 128, config["image_size"], on_corrupt=FLAGS.on_corrupt)[0]
 
@@ -93,6 +93,7 @@ RECIPE = experiment.Recipe(
     },
     load=load,
     batches=batches,
+    images=lambda data: [len(files) for files in data],
     measured=measured,
     held_out="validation",
 )

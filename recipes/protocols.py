@@ -61,6 +61,7 @@ IMAGENET = {
     "num_classes": (1000, PAPER),
     "augmentation": ("auto", "the paper: scale; crop for a shallow ResNet under DHM (18, 34 and 50: ours)"),
 }
+IMAGES = {"cifar100": (50_000, 10_000), "imagenet": (1_281_167, 50_000)}  # to train on, to test or validate on
 SHALLOW = ("resnet18", "resnet34", "resnet50")  # "relatively shallow", says the paper, and not which
 ARCHS = {
     "cifar100": (

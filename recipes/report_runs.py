@@ -9,12 +9,8 @@ import statistics
 import protocols
 from dhm_keras.run import Run
 from published import ARCHITECTURES, BACKBONES, METHODS, RECIPES
+from run_folders import OF_METHOD
 
-# What only some methods heed: the methods of one comparison differ in it.
-OF_METHOD = (
-    *("branches", "sampling", "p", "scope", "direction"),
-    *("temperature", "ce_weight", "mimic_weight", "augmentation"),
-)
 ENVIRONMENT = ("backend", "precision", "devices", "processes", "synchronized")
 IDENTITY = ("recipe", "arch", "backbone", "method", "seed")
 WORDS = {  # what is not said as "name value"
@@ -23,6 +19,7 @@ WORDS = {  # what is not said as "name value"
     "batch_size": "batches of {}",
     "num_classes": "{} classes",
     "corrupt": "{} of the training labels redrawn",
+    "images": "{} images to train and test on",
     "warmup_epochs": "{} epochs of warm-up",
 }
 
@@ -50,10 +47,7 @@ class Sample:
         Returns:
             Tuple of floats in per cent; `None` where the runs have no such number.
         """
-        errors = [
-            result[when].get(f"{head}_{metric.replace('accuracy', 'error')}")
-            for _, (_, result) in sorted(self.runs.items())
-        ]
+        errors = [result[when].get(f"{head}_{metric.replace('accuracy', 'error')}") for result in self._results]
         if None in errors:
             return None
         mean = statistics.fmean(errors)
@@ -64,8 +58,13 @@ class Sample:
     @property
     def heads(self):
         """Names of the heads that have results, `main` first."""
-        result = next(iter(self.runs.values()))[1]
-        return sorted((key[: -len("_top1_error")] for key in result["best"] if key.endswith("_top1_error")), key=_depth)
+        best = self._results[0]["best"]
+        return sorted((key[: -len("_top1_error")] for key in best if key.endswith("_top1_error")), key=_depth)
+
+    @property
+    def _results(self):
+        """The runs' results, in the order of their seeds."""
+        return [result for _, (_, result) in sorted(self.runs.items())]
 
     @property
     def folders(self):
@@ -81,6 +80,9 @@ class Sample:
         differ = dict(protocols.deviations(config))
         if config.get("test_examples") is not None:
             differ["test_examples"] = config["test_examples"], None
+        images, of_paper = self._results[0].get("images"), protocols.IMAGES[config["recipe"]]
+        if images and tuple(images) != of_paper and not {"train_examples", "test_examples"} & differ.keys():
+            differ["images"] = tuple(images), of_paper
         known = {*protocols.settings_of(config["recipe"], config["arch"]), *ENVIRONMENT, *IDENTITY, "test_examples"}
         for name in sorted(set(config) - known):  # nobody knows whether the paper has it
             if config[name] not in (None, False):
@@ -100,6 +102,8 @@ class Sample:
                 parts.append(f"{config[name]} {name}")
         if config.get("synchronized") is False:
             parts.append("batch statistics of each device")
+        if skipped := max(result.get("skipped", 0) for result in self._results):
+            parts.append(f"{skipped} corrupt image{'s' * (skipped > 1)} left out")
         return ", ".join(part for part in parts if part)
 
 
@@ -267,7 +271,7 @@ def _value(name, value):
     if name == "warmup_epochs" and not value:
         return "none"
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
+        return ", ".join(f"{each:,}" if isinstance(each, int) else str(each) for each in value)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,7 +4,8 @@ import dataclasses
 
 import protocols
 from published import EPOCH, METHODS, METRICS, RECIPES, TABLES, names_of
-from report_runs import ENVIRONMENT, IDENTITY, OF_METHOD, deviations_in_words, in_words, title
+from report_runs import ENVIRONMENT, IDENTITY, deviations_in_words, in_words, title
+from run_folders import OF_METHOD
 
 NOT_RUN = "not run"
 BEST_AND_LAST = (

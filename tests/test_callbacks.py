@@ -180,11 +180,11 @@ def test_progress_tells_errors_and_the_time_left(capsys, monkeypatch):
     assert capsys.readouterr().out.splitlines() == [
         "mine, epoch 1/2: step 2/3, 45 min left",  # 11 epochs and a third, 240 s each
         "mine, epoch 1/2: step 3/3, 44 min left",
-        "mine, epoch 1/2: loss 1.2346, test error main 75.00 %, aux1 75.00 %, 44 min left",
+        "mine, epoch 1/2: loss 1.2346, error main 75.00 %, aux1 75.00 %, 44 min left",
         "mine, epoch 2/2: step 1/3, 43 min left",
         "mine, epoch 2/2: step 2/3, 41 min left",
         "mine, epoch 2/2: step 3/3, 40 min left",
-        "mine, epoch 2/2: loss 1.2346, test error main 25.00 %, aux1 25.00 %, 40 min left",
+        "mine, epoch 2/2: loss 1.2346, error main 25.00 %, aux1 25.00 %, 40 min left",
     ]
 
 

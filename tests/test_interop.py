@@ -180,6 +180,10 @@ DOES_NOT_FIT = {
     "no numbers": (lambda s: changed(s, bn1__bias=NAN), NOT_FINITE),
     "numbers beyond float32": (lambda s: changed(s, bn1__bias=WIDE), NOT_FINITE),
     "integers": (lambda s: changed(s, bn1__bias=np.ones(16, "int64")), NOT_FINITE),
+    "a negative variance": (
+        lambda s: changed(s, bn1__running_var=-s["bn1.running_var"]),
+        ["negative variances (1): bn1.running_var"],
+    ),
 }
 
 
@@ -239,3 +243,14 @@ def test_wrong_arguments_are_refused(network, call, words):
     with pytest.raises(ValueError) as error:
         call(network)
     assert words in str(error.value)
+
+
+def test_a_branch_alone_gets_its_weights_with_the_network_that_it_is_of(network):
+    whole = resnet8(normalization=RAW)
+    alone = dhm.models.alone(whole, "aux2")
+    with pytest.raises(ValueError, match="is a branch by itself"):
+        load_torch(alone, to_torch(network))
+    load_torch(whole, to_torch(network))
+    image = np.random.default_rng(0).standard_normal((1, 32, 32, 3)).astype("float32")
+    expected = network.predict(image, verbose=0)["aux2"]
+    np.testing.assert_array_equal(alone.predict(image, verbose=0)["main"], expected)

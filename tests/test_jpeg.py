@@ -317,7 +317,7 @@ def test_a_corrupt_file_stops_the_training_and_is_named(folder, under, request):
         model.fit(train, epochs=2, verbose=0)
     told = str(error.value)
     assert told.startswith(f"{bad} is not an image that can be decoded (") and "\n" not in told
-    assert told.endswith("Remove it, or pass on_corrupt='skip' to leave such images out.")
+    assert told.endswith("such images out with on_corrupt='skip', of a recipe --on_corrupt skip.")
     assert error.value.__cause__ is None and error.value.__suppress_context__
 
 
@@ -353,7 +353,11 @@ def test_corrupt_files_are_left_out_and_counted_if_asked(folder):
     model.fit(train.starting_at(2), epochs=2, validation_data=test, verbose=0)
     assert sorted(train.skipped) == sorted(test.skipped) == sorted(map(str, bad))
     assert train.settings == JpegTrainBatches(files, 5, SIZE).settings  # a checkpoint can be gone on from
-    with pytest.raises(ValueError, match="None of the 1 images of a batch can be decoded"):
+    images, labels = JpegTestBatches(files, 1, SIZE, on_corrupt="skip")[0]  # of the first image, which is corrupt
+    assert list(number_of(images)) == [1] and list(labels) == [files.labels[1]]
+    for path in folder.rglob("*.JPEG"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"None of the 12 images in .* can be decoded"):
         JpegTestBatches(files, 1, SIZE, on_corrupt="skip")[0]
 
 

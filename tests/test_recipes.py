@@ -229,7 +229,7 @@ def jpegs(tmp_path_factory):
     [
         ([], "--data_dir of the recipe"),
         (["--data_dir=nowhere"], "There is no folder nowhere/train"),
-        (["--data_dir=JPEGS"], "has 3 classes, .* 1000. Give --num_classes 3"),
+        (["--data_dir=JPEGS"], "has 3 classes, expected are 1000 .* Give --num_classes 3"),
         (
             ["--data_dir=JPEGS", "--num_classes=3", "--train_examples=25"],
             "There are 24 training images. Give --train_examples as many, or fewer, not 25",

@@ -375,3 +375,16 @@ def test_the_command(tmp_path, report):
     assert process.returncode == 0, process.stderr
     assert process.stdout == "Runs: 1 finished.\nWrote new/report.md, new/report.csv, new/report.html\n"
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["report.csv", "report.html", "report.md"]
+
+
+def test_another_number_of_images_is_told_and_stands_in_no_table_of_the_paper(tmp_path, report):
+    runs = tmp_path / "runs"
+    for seed, images in enumerate(([1_281_167, 50_000], [9_000, 500])):
+        folder = put(runs / f"{seed}" / "dhm-0", config_of("imagenet", "resnet18", "dhm"), main=30.0 + seed)
+        result = {when: {"epoch": 1, "main_top1_error": 30.0 + seed} for when in ("best", "last")}
+        _write(folder / "result.json", {**result, "images": images, "skipped": seed}, {})
+        rows, markdown, _ = written(report, runs / f"{seed}", out=tmp_path / f"report{seed}")
+        counted = [row for row in of_paper(rows, "Table 2") if row["ours_mean"]]
+        assert bool(counted) == (images[0] == 1_281_167)
+        assert ("9,000, 500 images to train and test on (1,281,167, 50,000)" in markdown) == (not counted)
+        assert ("1 corrupt image left out" in markdown) == bool(seed)

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "dhm_keras"
 # What each module may import of this package. A new module needs a line here.
 MAY_IMPORT = {
     "analysis": {"files", "forking", "objective"},
-    "callbacks": {"analysis", "distribute", "export", "files", "resume", "sampling", "trainer"},
+    "callbacks": {"analysis", "distribute", "export", "files", "objective", "resume", "sampling", "trainer"},
     "checkpoint": {"files"},
     "data": {"distribute"},
     "distribute": set(),

@@ -68,10 +68,10 @@ def measuring(model):
     Raises:
         ValueError: as of `agreement`.
     """
-    if len(model.heads) < 2:
+    if not hasattr(model, "heads") or len(model.heads) < 2:
         raise ValueError(
             "Invalid value for argument `model`. Expected a DHM with two heads or more: one alone agrees with itself. "
-            f"Received: {model!r} with the heads {model.heads}."
+            f"Received: {model!r} with the heads {getattr(model, 'heads', None)}."
         )
     network = model.network
     graph = trace(network)

@@ -42,7 +42,7 @@ def plot_agreement(methods, path, title=""):
         )
         for (panel, names), (method, runs) in itertools.product(zip(row, columns), methods.items()):
             for name in names:
-                values = over_seeds(runs, name)
+                values = over_seeds(runs, name, gaps=name.startswith("cosine"))  # NaN where a gradient is zero
                 draw(panel, values, colour[method], dashed=name != names[0])
                 rows += [(method, name, *of_epoch) for of_epoch in summary(values)]
         row[0].set_ylabel(f"{one}, {other}")

@@ -11,7 +11,7 @@ def plot_curves(panels, path):
     """Draws the top-1 accuracy of main per epoch on the training (solid) and the validation data (dashed).
 
     As Figures 1 and 2 of the paper's supplement: methods share a panel, panels stand side by side. A line is the mean
-    over the seeds, a band goes from the lowest to the highest. The last third of the epochs is enlarged beside the
+    over the seeds, a band goes from the lowest to the highest. The last sixth of the epochs is enlarged beside the
     panel, for each of the two sets. The numbers are written beside the picture, `curves.csv` beside `curves.png`: a row
     for each panel, method, set and epoch.
 
@@ -53,7 +53,7 @@ def plot_curves(panels, path):
 
 
 def _draw_panel(figure, place, curves, title, colour):
-    """Draws `{(method, set): (runs, epochs)}` at a place of a grid, and beside it the last third of each set."""
+    """Draws `{(method, set): (runs, epochs)}` at a place of a grid, and beside it the last sixth of each set."""
 
     def draw_all(axes, names):
         for (method, name), values in curves.items():
@@ -61,7 +61,7 @@ def _draw_panel(figure, place, curves, title, colour):
                 draw(axes, values, colour[method], dashed=name == "validation")
 
     last = max(values.shape[1] for values in curves.values())
-    part = last // 3
+    part = min(max(last // 6, 4), last // 2)  # behind the last milestone of the papers' schedules
     grid = place.subgridspec(2, 2, width_ratios=(2, 1))
     panel = figure.add_subplot(grid[:, 0] if part > 1 else place)
     draw_all(panel, SETS)

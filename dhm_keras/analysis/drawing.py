@@ -26,13 +26,14 @@ def colours(names):
     return {name: COLOURS.get(name) or OTHERS[others.index(name) % len(OTHERS)] for name in names}
 
 
-def over_seeds(runs, column):
+def over_seeds(runs, column, gaps=False):
     """One column of the tables of several runs.
 
     Args:
         runs: Dict from a run's name to its table: a list of rows, one an epoch, each a dict from column to number,
             with the column `epoch` (from 0).
         column: String.
+        gaps: Boolean. Whether NaN is a number like others. Defaults to `False`.
 
     Returns:
         Array `(runs, epochs)`.
@@ -56,6 +57,8 @@ def over_seeds(runs, column):
                 f"The run {name!r} has {len(rows)} epochs, and {first[0]!r} has {first[1]}: no mean over the seeds."
             )
         values.append([row.get(column, np.nan) for row in rows])
+        if gaps:
+            continue
         if not np.isfinite(values[-1]).all():
             missing = int(np.flatnonzero(~np.isfinite(values[-1]))[0])
             raise ValueError(f"The run {name!r} has no number for {column!r} in epoch {missing}.")

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+import itertools
 import os
 import zlib
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from dhm_keras.data import jpeg
 from dhm_keras.data.batches import _CROPS, ShuffledBatches, _generator, check_integers
+from dhm_keras.data.image_folder import ImageFiles
 
 AHEAD = 2  # batches that are made while one is trained on
 DRAWS = {"scale": 2 * jpeg.TRIES + 2, "crop": 2}  # of each image, and one for the flip
@@ -54,7 +56,8 @@ class JpegTrainBatches(_Reported, ShuffledBatches):
         flip: Boolean. Whether every other image, at random, is mirrored left to right. Defaults to `True`.
         seed: Integer >= 0. Defaults to `0`.
         on_corrupt: `"raise"`: a file that cannot be decoded stops the training with a `ValueError` that names it.
-            `"skip"`: it is left out of its batch, which then is smaller, and noted in `skipped`. Defaults to `"raise"`.
+            `"skip"`: it is left out of its batch, which then is smaller, and noted in `skipped`; where nothing of a
+            batch is left, the next image that can be decoded takes its place. Defaults to `"raise"`.
 
     Attributes:
         skipped: List of the files that were left out until now, each once. On several machines those of this one.
@@ -65,7 +68,7 @@ class JpegTrainBatches(_Reported, ShuffledBatches):
     """
 
     def __init__(self, source, batch_size, image_size=224, augmentation="scale", flip=True, seed=0, on_corrupt="raise"):
-        super().__init__(source.labels, batch_size, seed)
+        super().__init__(_checked_source(source).labels, batch_size, seed)
         if augmentation not in DRAWS:
             raise ValueError(
                 f"Invalid value for argument `augmentation`. Expected one of {tuple(DRAWS)}. Received: "
@@ -154,7 +157,7 @@ class JpegTestBatches(_Reported, keras.utils.PyDataset):
     def __init__(self, source, batch_size, image_size=224, on_corrupt="raise"):
         super().__init__()
         check_integers(batch_size=(batch_size, 1))
-        self.source, self.labels = source, source.labels
+        self.source, self.labels = source, _checked_source(source).labels
         self.batch_size, self.image_size, self.on_corrupt = batch_size, image_size, on_corrupt
         self.reader = Reader(source, image_size, on_corrupt)
         self._ahead = Ahead()
@@ -178,6 +181,15 @@ class JpegTestBatches(_Reported, keras.utils.PyDataset):
 
     def __getitem__(self, index):
         return self._ahead.get(index, lambda i: _batch(self, 0, i), self.num_batches)
+
+
+def _checked_source(source):
+    if not isinstance(source, ImageFiles):
+        raise ValueError(
+            "Invalid value for argument `source`. Expected `ImageFiles`, as image_folder(folder, split) gives. "
+            f"Received: {source!r}."
+        )
+    return source
 
 
 def _batch(batches, epoch, step):
@@ -240,15 +252,19 @@ class Reader:
         read = functools.partial(self._read_one, window)
         try:
             whole = np.fromiter(_threads().map(read, rows, draws, images), bool, len(rows))
-            if len(rows) and not whole.any():
-                raise ValueError(
-                    f"None of the {len(rows)} images of a batch can be decoded; {self.source.where(rows[0])} is one of "
-                    "them. Give other images, or a larger batch."
-                )
+            if len(rows) and not whole.any():  # an empty batch can be neither trained nor evaluated on
+                return images[:1], self.source.labels[[self._next_whole(rows[-1], read, draws[-1], images[0])]]
         except Exception as error:
             self.errors.append(error)
             raise
         return (images, self.source.labels[rows]) if whole.all() else (images[whole], self.source.labels[rows[whole]])
+
+    def _next_whole(self, row, read, draws, pixels):
+        """Fills `pixels` with the first image behind `row` that can be decoded; returns its number."""
+        for other in itertools.chain(range(row + 1, len(self.source)), range(row)):
+            if read(other, draws, pixels):
+                return other
+        raise ValueError(f"None of the {len(self.source)} images in {self.source.folder} can be decoded.")
 
     def _read_one(self, window, row, draws, pixels):
         """Fills `pixels`, `(image_size, image_size, 3)`; returns whether the image is whole."""
@@ -261,8 +277,8 @@ class Reader:
                 self._skipped[where] = True
                 return False
             raise ValueError(
-                f"{where} is not an image that can be decoded ({error}). Remove it, or pass on_corrupt='skip' to leave "
-                "such images out."
+                f"{where} is not an image that can be decoded ({error}). Remove it, or leave "
+                "such images out with on_corrupt='skip', of a recipe --on_corrupt skip."
             ) from None
         box, mirrored = window(*image.size, draws)
         pixels[:] = jpeg.resized(image, box, self.image_size, mirrored)

@@ -20,7 +20,7 @@ def fitting(found, variables, heads, classifier, complaint):
         Dict from name to array, in the shape and dtype of the variable.
 
     Raises:
-        ValueError: if something is missing, unexpected, misshapen or no finite number.
+        ValueError: if something is missing, unexpected, misshapen or no finite number, or a variance is negative.
     """
     takes = lambda name: (heads is None or head_of(name) in heads) and (classifier or not is_of_classifier(name))
     wanted = {name: variable for name, variable in variables.items() if takes(name)}
@@ -39,6 +39,11 @@ def fitting(found, variables, heads, classifier, complaint):
         "unexpected": unexpected,
         "misshapen": [f"{name} {shape} instead of {expected}" for name, (shape, expected) in misshapen.items()],
         "not finite floating-point numbers": [name for name, value in values.items() if value is None],
+        "negative variances": [
+            name
+            for name, value in values.items()
+            if name.endswith("running_var") and value is not None and (value < 0).any()
+        ],
     }
     if any(problems.values()):
         lists = [f"{kind} ({len(each)}): {abbreviated(each)}" for kind, each in problems.items() if each]

@@ -39,7 +39,13 @@ def load_torch(model, source, heads=None, classifier=True):
             source is not as above. If the model has layers that the release has no name for.
     """
     network, variables = _variables(model)
-    heads = _checked_heads(heads, names.in_order(set(map(names.head_of, variables))))
+    of_model = names.in_order(set(map(names.head_of, variables)))
+    if isinstance(network.output, dict) and set(of_model) != set(network.output):
+        raise ValueError(
+            f"Invalid value for argument `model`. {network.name!r} is a branch by itself, of dhm_keras.models.alone. "
+            "Load the weights into the network that it was taken from, with which it shares them."
+        )
+    heads = _checked_heads(heads, of_model)
     found = files.read(source)
     values = fitting(found, variables, heads, classifier, f"{files.title(source)} does not fit {network.name!r}")
     for name, value in values.items():
