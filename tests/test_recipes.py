@@ -408,6 +408,7 @@ model.fit(data["x"], data["y"], verbose=0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_a_model_trained_on_tensorflow_goes_on_on_jax(tmp_path):
     import numpy as np

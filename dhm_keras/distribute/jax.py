@@ -342,9 +342,6 @@ def plain_errors(*sources):
 
     Args:
         *sources: What was given to train or evaluate on.
-
-    Returns:
-        A context manager.
     """
     return contextlib.nullcontext()
 
