@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 import shutil
+import sys
 
 import keras
 import numpy as np
@@ -24,7 +25,9 @@ def figures():
     known = set(flags.FLAGS)
     spec = importlib.util.spec_from_file_location("figures", RECIPE)
     module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(RECIPE.parent))  # as Python does for a script
     spec.loader.exec_module(module)
+    sys.path.remove(str(RECIPE.parent))
 
     def start(*arguments):
         flags.FLAGS.unparse_flags()
