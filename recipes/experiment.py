@@ -333,18 +333,16 @@ def print_table(recipe, runs):
 
 def draw_figures(recipe, folder):
     """Draws `curves.png`, and with `--agreement` `agreement.png`, of all the finished runs in the folder."""
-    title, runs = f"{recipe.title}, {FLAGS.arch}", find(folder)
-    curves = {method: {run.folder.name: run.history for run in of_method} for method, of_method in runs.items()}
-    tables = {
-        method: {run.folder.name: run.agreement for run in of_method}
-        for method, of_method in runs.items()
-        if FLAGS.agreement and of_method[0].agreement is not None
-    }
+    title = f"{recipe.title}, {FLAGS.arch}"
     try:
+        runs = find(folder)
+        curves = {method: {run.folder.name: run.history for run in of_method} for method, of_method in runs.items()}
         dhm.analysis.plot_curves({title: curves}, folder / "curves.png")
         print(f"Curves: {folder}/curves.png")
-        if tables:
+        if FLAGS.agreement:
+            kept = {method: of_method for method, of_method in runs.items() if of_method[0].agreement is not None}
+            tables = {method: {run.folder.name: run.agreement for run in of} for method, of in kept.items()}
             dhm.analysis.plot_agreement(tables, folder / "agreement.png", title)
             print(f"Agreement of the heads: {folder}/agreement.png")
-    except ImportError as error:
-        print(f"No curves: {error}")
+    except (ImportError, ValueError) as error:  # runs of other settings in the same folder, among others
+        print(f"No figures: {error}")
