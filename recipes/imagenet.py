@@ -9,10 +9,10 @@
     python recipes/imagenet.py --data_dir DIR --smoke                                  # does it work?
 
 The recipe prints what it trains with and where each number is from. DIR is a folder with `train/CLASS/*.JPEG` and
-`val/CLASS/*.JPEG`, as ImageNet is mostly unpacked, or one of the same form with other classes. Without it
-tensorflow-datasets gives `imagenet2012`, for which it wants the two archives of image-net.org in its `downloads/manual`
-folder. Prints top-1 and top-5 errors of every head after the best and the last epoch, and draws `curves.png`; the
-folder of a run is as that of `recipes/cifar100.py`, and a second start goes on the same way.
+`val/CLASS/*.JPEG`, as ImageNet is mostly unpacked, or one of the same form with other classes, `--num_classes` of them;
+without it tensorflow-datasets gives `imagenet2012`, for which it wants the two archives of image-net.org in its
+`downloads/manual` folder. Prints top-1 and top-5 errors of every head after the best and the last epoch, and draws
+`curves.png`; the folder of a run is as that of `recipes/cifar100.py`, and a second start goes on the same way.
 
 Meant for GPUs: a training of ResNet-18 with its branches is 90 epochs of 1.28 million images at 3.9 billion
 multiply-adds each, forward. Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed.
