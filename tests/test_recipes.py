@@ -95,6 +95,7 @@ def cifar(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_cifar100_trains_compares_draws_exports_and_keeps_what_is_done(tmp_path, cifar):
     runs = tmp_path / "runs"
@@ -324,6 +325,7 @@ def test_the_readmes_call():
     assert ("serving/resnet32/1/saved_model.pb" in files) == ON_TENSORFLOW
 
 
+@pytest.mark.slow
 def test_the_readmes_fork():
     rng = np.random.default_rng(0)
     data = {"dhm": dhm, "images": rng.uniform(-1, 1, (4, 32, 32, 3)).astype("float32"), "labels": np.arange(4)}
