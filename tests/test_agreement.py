@@ -318,3 +318,15 @@ def test_measuring_wants_a_dhm_of_several_heads(tmp_path):
     model.compile(optimizer=sgd())
     with pytest.raises(ValueError, match="two heads or more"):
         model.fit(*batch(8), callbacks=[measure], verbose=0)
+
+
+def test_a_cosine_of_a_zero_gradient_is_a_gap_in_the_figure(tmp_path):
+    names = ("cosine_main_aux1", "agree_main_aux1", "kl_main_to_aux1", "kl_aux1_to_main")
+    rows = [{"epoch": epoch, **dict.fromkeys(names, 0.5)} for epoch in range(3)]
+    rows[1]["cosine_main_aux1"] = float("nan")
+    dhm.analysis.plot_agreement({"dhm": {"dhm-0": rows}}, tmp_path / "agreement.png")
+    lines = (tmp_path / "agreement.csv").read_text().splitlines()
+    assert "dhm,cosine_main_aux1,2,nan,nan,nan,1" in lines and "dhm,cosine_main_aux1,3,0.5,0.5,0.5,1" in lines
+    rows[1]["agree_main_aux1"] = float("nan")
+    with pytest.raises(ValueError, match="'dhm-0' has no number for 'agree_main_aux1' in epoch 1"):
+        dhm.analysis.plot_agreement({"dhm": {"dhm-0": rows}}, tmp_path / "agreement.png")

@@ -195,6 +195,7 @@ def test_cifar100_without_a_folder_takes_tfds(tmp_path, capsys):
         (["--mimic_weight=0.5", "--method=aux1"], "--mimic_weight is of the mimicking"),
         (["--mimic_weight=inf"], "--mimic_weight is a finite number"),
         (["--p=0.3"], "Give that, too"),
+        (["--devices=100000"], r"--devices is at most .* the number of CPU cores here\. Received: 100000"),
         (["--agreement", "--method=aux1"], "--agreement is of training with branches"),
         (["--arch=resnet20", "--dropout=0.3"], "resnet20 has none"),
         (["--learning_rate=nan"], "--learning_rate is a finite number"),

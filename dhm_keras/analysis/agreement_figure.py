@@ -21,8 +21,8 @@ def plot_agreement(methods, path, title=""):
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if a table is empty or lacks a number, the runs of a method have different numbers of epochs, or the
-            CSV file's place is taken.
+        ValueError: if a table is empty or lacks a number (a cosine may be NaN: a gap in its line), the runs of a method
+            have different numbers of epochs, or the CSV file's place is taken.
     """
     some = next((rows for runs in methods.values() for rows in runs.values() if rows), [{}])
     pairs = [name.split("_")[1:] for name in some[0] if name.startswith("cosine_")]
