@@ -48,3 +48,14 @@ class HeadLogs:
             if self._top5:
                 hits = ops.in_top_k(true_class, ops.cast(z, "float32"), k=5)
                 self._top5[head].update_state(ops.cast(hits, "float32"))
+
+
+def build_metrics(model, labels):
+    """Makes the variables of the metrics of `compile`, which Keras makes at the first step, with any values.
+
+    Args:
+        model: A compiled `DHM`.
+        labels: Array, the labels of one example: `(1,)` or `(1, classes)`.
+    """
+    logits = {head: ops.zeros((1, model.num_classes)) for head in model.heads}
+    model.compute_metrics(None, ops.convert_to_tensor(labels), logits)

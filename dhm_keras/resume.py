@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from dhm_keras import checkpoint, distribute, files
+from dhm_keras.logs import build_metrics
 
 # What Keras's own callbacks remember from epoch to epoch. Other callbacks say so in their attribute `remembers`.
 REMEMBERED = {
@@ -184,7 +185,7 @@ class Resume(keras.callbacks.Callback):
             self._step = self._found.step
             self._restore_all()  # what callbacks change at the beginning of an epoch was changed before
             if len(self.model.metrics_variables) < sum(name.startswith("metrics/") for name in self._found.arrays):
-                _build_metrics(self.model, self._data.labels[:1])
+                build_metrics(self.model, self._data.labels[:1])
             self._restore("metrics", self.model.metrics_variables)
             _pass_over(self.model, self._step // self._steps_at_once)
         self._found = None
@@ -377,12 +378,6 @@ def _fits(array, variable):
         return False
     shape = tuple(variable.shape)
     return array.shape == shape or (array.ndim == len(shape) + 1 and array.shape[1:] == shape)
-
-
-def _build_metrics(model, labels):
-    """Makes the variables of the metrics of `compile`, which Keras makes at the first step, with any values."""
-    logits = {head: keras.ops.zeros((1, model.num_classes)) for head in model.heads}
-    model.compute_metrics(None, keras.ops.convert_to_tensor(labels), logits)
 
 
 def _pass_over(model, calls):

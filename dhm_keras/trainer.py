@@ -1,7 +1,6 @@
 """`DHM`: a Keras model that trains all the heads of a network and ships the main one."""
 
 import contextlib
-import contextvars
 import functools
 import operator
 import warnings
@@ -10,62 +9,12 @@ import keras
 from keras import ops
 
 from dhm_keras import distribute
-from dhm_keras.logs import HeadLogs
-from dhm_keras.network import Network
+from dhm_keras.logs import HeadLogs, build_metrics
 from dhm_keras.objective import Objective, check_labels, read_config, sort_heads, targets
 from dhm_keras.resume import in_order, optimizer_config
+from dhm_keras.routing import Routing
 
 SCOPES = ("mimic", "branch")
-
-
-class Routing:
-    """Which part of a network a training step computes, and the train function made for it.
-
-    A plain object, so that Keras tracks neither the sub-networks, which share the network's layers, nor the functions.
-
-    Args:
-        network: Functional model with a dict of heads as output.
-        heads: All its heads, the deepest first.
-        pairs: All the objective's (teacher, student) pairs.
-    """
-
-    def __init__(self, network, heads, pairs):
-        self.network, self.heads, self.pairs = network, heads, pairs  # heads and pairs: the active ones
-        self.functions = {}  # (heads, pairs) -> train function
-        self._within_step = contextvars.ContextVar("within_step", default=False)  # a replica's thread has its own
-        self._parts = {heads: network}
-        self._model = Network if isinstance(network, Network) else keras.Model  # a part is of the network's own kind
-
-    def part(self, heads):
-        """The network cut down to `heads`, sharing layers and weights; made once."""
-        if heads not in self._parts:
-            outputs = {head: self.network.output[head] for head in heads}
-            self._parts[heads] = self._model(self.network.input, outputs, name="_".join((self.network.name, *heads)))
-        return self._parts[heads]
-
-    @functools.cached_property
-    def main(self):
-        """The backbone with its own classifier, from images to logits."""
-        return self._model(self.network.input, self.network.output["main"], name=f"{self.network.name}_main")
-
-    @property
-    def current(self):
-        """The part that a forward pass goes through now: the active heads within a training step, else all heads."""
-        return self.part(self.heads) if self.is_within_step else self.network
-
-    @property
-    def is_within_step(self):
-        """Whether the caller is inside `step`."""
-        return self._within_step.get()
-
-    @contextlib.contextmanager
-    def step(self):
-        """Within, `current` is the part that leads to the active heads."""
-        token = self._within_step.set(True)
-        try:
-            yield
-        finally:
-            self._within_step.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="dhm_keras")
@@ -190,17 +139,16 @@ class DHM(keras.Model):
             self.make_train_function()
 
     def make_train_function(self, force=False):
-        """One train function per active set: a compiled function keeps the set that it was traced with."""
+        """One train function per active set and source of images, see `Routing.key`."""
         routing = self._routing
-        key = (routing.heads, routing.pairs)
-        if force or key not in routing.functions:
+        if force or routing.key not in routing.functions:
             routing.part(routing.heads)
             if not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)  # with all of them, before a step that updates some
-            with distribute.fresh_train_step(self):
-                super().make_train_function(force=True)
-            routing.functions[key] = self.train_function
-        self.train_function = routing.functions[key]
+            make = functools.partial(super().make_train_function, force=True)
+            distribute.make_train_function(self, make, routing.source)
+            routing.functions[routing.key] = self.train_function
+        self.train_function = routing.functions[routing.key]
 
     # The training step
 
@@ -302,12 +250,30 @@ class DHM(keras.Model):
         try:
             with session as (epoch, step), distribute.plain_errors(x, validation):
                 if hasattr(x, "starting_at"):
-                    x = x.starting_at(*divmod(epoch * steps + step, x.steps_per_epoch)).for_backend(strategy)
+                    later = x.starting_at(*divmod(epoch * steps + step, x.steps_per_epoch))
+                    if getattr(x, "on_device", False):
+                        self._take_from(x, {name: kwargs.get(name) for name in ("class_weight", "steps_per_epoch")})
+                        x = later.draws_for_backend(self.steps_per_execution)
+                    else:
+                        x = later.for_backend(strategy)
                 return super().fit(x, y, batch_size, epochs, verbose, callbacks, initial_epoch=epoch, **kwargs)
         finally:  # a callback's draw does not outlive the training, however it ended
             self._routing.heads, self._routing.pairs = before
+            self._routing.source = None
             if self.train_function is not None:
                 self.make_train_function()
+
+    def _take_from(self, batches, given):
+        """Has the training steps cut their batches from the images on the device; Keras sees the draws alone."""
+        devices = distribute.num_devices(self)
+        if devices > 1 or given != {"class_weight": None, "steps_per_epoch": batches.steps_per_epoch}:
+            raise ValueError(
+                "Invalid batches with on_device=True. Expected one device, no class_weight, and the steps_per_epoch of "
+                f"the batches, {batches.steps_per_epoch}. Received: {devices} device{'s' * (devices > 1)}, {given}. "
+                "Give batches with on_device=False."
+            )
+        build_metrics(self, batches.labels[:1])  # Keras would take the draws for images
+        self._routing.take_from(batches.source)
 
     def _divide_the_epoch(self, steps):
         """Keras rounds the steps of an epoch of endless data up to whole executions: it would train on more."""

@@ -7,7 +7,8 @@ from networks import sgd, tiny
 
 import dhm_keras as dhm
 from dhm_keras.data import TrainBatches, corrupt_labels, digits
-from dhm_keras.data.batches import _generator, crop_and_flip
+from dhm_keras.data.batches import _generator
+from dhm_keras.data.crops import crop_and_flip
 
 
 def numbered(n=10, size=4):

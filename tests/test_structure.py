@@ -28,11 +28,12 @@ MAY_IMPORT = {
     "network": set(),
     "objective": set(),
     "optimizers": set(),
-    "resume": {"checkpoint", "distribute", "files"},
+    "resume": {"checkpoint", "distribute", "files", "logs"},
+    "routing": {"network"},
     "run": {"distribute", "files", "resume"},
     "sampling": set(),
     "schedules": set(),
-    "trainer": {"distribute", "logs", "network", "objective", "resume"},
+    "trainer": {"distribute", "logs", "objective", "resume", "routing"},
 }
 
 

@@ -1,7 +1,8 @@
 """Images and labels: data sets from local files, training batches, label corruption."""
 
-from dhm_keras.data.batches import TrainBatches, corrupt_labels, crop_and_flip
+from dhm_keras.data.batches import TrainBatches, corrupt_labels
 from dhm_keras.data.cifar import CIFAR10_MEAN_STD, CIFAR100_MEAN_STD, cifar10, cifar100
+from dhm_keras.data.crops import crop_and_flip
 from dhm_keras.data.digits import DIGITS_MEAN_STD, digits
 from dhm_keras.data.image_folder import IMAGENET_MEAN_STD, ImageFiles, image_folder
 from dhm_keras.data.jpeg_batches import JpegTestBatches, JpegTrainBatches

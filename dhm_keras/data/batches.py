@@ -8,6 +8,9 @@ import zlib
 import keras
 import numpy as np
 
+from dhm_keras.data.crops import crop_and_flip, cut, draw_crops, padded
+from dhm_keras.data.on_device import DrawnCalls, ImagesOnDevice
+
 # What a generator draws; the second word of its key.
 _ORDER, _CROPS, _CORRUPTION = 1, 2, 3
 
@@ -92,12 +95,19 @@ class TrainBatches(ShuffledBatches):
         crop: `"image"`: each image has its own crop and flip. `"batch"`: one for all images of a batch, a weaker
             augmentation. Defaults to `"image"`.
         seed: Integer >= 0. Defaults to `0`.
+        on_device: Boolean. Keeps all the images on the accelerator and crops them there, the same pixels: with
+            `steps_per_execution` in `compile`, many steps are one call, and a small network keeps a large GPU busy.
+            For training on one device; the images take their size in bytes there, the padding included. Defaults to
+            `False`.
+
+    Attributes:
+        source: With `on_device` the `ImagesOnDevice`, made at the first use, else `None`.
 
     Raises:
         ValueError: if images and labels do not fit one another, or a number is out of range.
     """
 
-    def __init__(self, images, labels, batch_size, pad=0, flip=False, crop="image", seed=0):
+    def __init__(self, images, labels, batch_size, pad=0, flip=False, crop="image", seed=0, on_device=False):
         images, labels = np.asarray(images), np.asarray(labels)
         if images.ndim != 4 or len(images) != len(labels) or not len(images):
             raise ValueError(
@@ -108,7 +118,11 @@ class TrainBatches(ShuffledBatches):
         check_integers(pad=(pad, 0))
         if crop not in ("image", "batch"):
             raise ValueError(f"Invalid value for argument `crop`. Expected 'image' or 'batch'. Received: {crop!r}.")
-        self.images, self.pad, self.flip, self.crop = images, pad, flip, crop
+        self.images, self.pad, self.flip, self.crop, self.on_device = images, pad, flip, crop, on_device
+
+    @functools.cached_property
+    def source(self):
+        return ImagesOnDevice(self.images, self.labels, self.pad) if self.on_device else None
 
     @property
     def settings(self):
@@ -133,40 +147,54 @@ class TrainBatches(ShuffledBatches):
             return self
         import tensorflow as tf
 
-        from dhm_keras.distribute.tensorflow_data import distributed, shares, without_autotune
+        from dhm_keras.distribute.tensorflow_data import distributed
 
-        first_epoch, first_step = divmod(self.first_batch, self.steps_per_epoch)
         height, width, channels = self.images.shape[1:]
         with tf.device("CPU"):
-            pixels = tf.constant(_padded(self.images, self.pad).reshape(-1, channels))
+            pixels = tf.constant(padded(self.images, self.pad).reshape(-1, channels))
             labels = tf.constant(self.labels)
-
-        def batch(draws):  # (b, 4) -> (b, height, width, channels), (b, ...)
-            rows, top, left, mirrored = tf.unstack(draws, axis=1)
-            crops = windows(rows, top, left, mirrored, height, width, self.pad)
-            return tf.gather(pixels, crops), tf.gather(labels, rows)
-
-        def pipeline(context):
-            bounds = shares(len(self.images), self.batch_size, context)
-            first_share = first_step * (len(bounds) // self.steps_per_epoch)
-            steps = lambda draws: tf.data.Dataset.from_tensor_slices(bounds).map(lambda at: draws[at[0] : at[1]])
-            epochs = tf.data.Dataset.from_generator(
-                lambda: map(self._draws, itertools.count(first_epoch)),
-                output_signature=tf.TensorSpec((len(self.images), 4), "int64"),
-            )
-            batches = epochs.flat_map(steps).skip(first_share).map(batch, num_parallel_calls=2)
-            return without_autotune(batches.prefetch(4))
-
+        batch = lambda draws: cut(tf.gather, pixels, labels, draws, height, width, self.pad)
+        pipeline = lambda context: self._pipeline(lambda draws: draws.map(batch, num_parallel_calls=2), context)
         return distributed(pipeline, strategy)
 
+    def draws_for_backend(self, steps):
+        """What `for_backend` gives, before the batches are cut: for `source.batch`.
+
+        Args:
+            steps: Integer, a divisor of `steps_per_epoch`. Steps that one call of the training takes.
+
+        Returns:
+            On TensorFlow a `tf.data.Dataset` of int64 `(b, 4)`, an element a step; otherwise `DrawnCalls`.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return DrawnCalls(self._draws_of_step, self.steps_per_epoch, self.batch_size, steps, self.first_batch)
+        return self._pipeline(lambda draws: draws)
+
+    def _pipeline(self, cut_all, context=None):
+        """The endless `tf.data.Dataset` of a replica's shares, from that of their draws, int64 `(b, 4)` each."""
+        import tensorflow as tf
+
+        from dhm_keras.distribute.tensorflow_data import shares, without_autotune
+
+        first_epoch, first_step = divmod(self.first_batch, self.steps_per_epoch)
+        bounds = shares(len(self.images), self.batch_size, context)
+        first_share = first_step * (len(bounds) // self.steps_per_epoch)
+        steps = lambda draws: tf.data.Dataset.from_tensor_slices(bounds).map(lambda at: draws[at[0] : at[1]])
+        epochs = tf.data.Dataset.from_generator(
+            lambda: map(self._draws, itertools.count(first_epoch)),
+            output_signature=tf.TensorSpec((len(self.images), 4), "int64"),
+        )
+        return without_autotune(cut_all(epochs.flat_map(steps).skip(first_share)).prefetch(4))
+
     def _draws(self, epoch):
-        """What an epoch's batches are made of: int64 `(n, 4)`, a row an example: image, top, left, mirrored."""
-        draws = []
-        for step in range(self.steps_per_epoch):
-            rows, generator = self._rows(epoch, step), _generator(self.seed, _CROPS, epoch, step)
-            crops = draw_crops(generator, len(rows), self.pad, self.flip, self.crop)
-            draws.append(np.stack([rows, *np.broadcast_to(crops, (3, len(rows)))], axis=1))
-        return np.concatenate(draws)
+        """What an epoch's batches are made of: int64 `(n, 4)`, see `crops.cut`."""
+        return np.concatenate([self._draws_of_step(epoch, step) for step in range(self.steps_per_epoch)])
+
+    def _draws_of_step(self, epoch, step):
+        """Those of one batch, int64 `(b, 4)`."""
+        rows, generator = self._rows(epoch, step), _generator(self.seed, _CROPS, epoch, step)
+        crops = draw_crops(generator, len(rows), self.pad, self.flip, self.crop)
+        return np.stack([rows, *np.broadcast_to(crops, (3, len(rows)))], axis=1)
 
     def __getitem__(self, index):
         epoch, step = divmod(self.first_batch + index, self.steps_per_epoch)
@@ -185,66 +213,6 @@ def check_integers(**arguments):
             raise ValueError(
                 f"Invalid value for argument `{argument}`. Expected an integer >= {least}. Received: {value!r}."
             )
-
-
-def draw_crops(generator, n, pad, flip, crop="image"):
-    """Draws the crops of `n` images.
-
-    Args:
-        generator: `numpy.random.Generator`.
-        n: Integer.
-        pad: Integer. Zero pixels on every side of the image.
-        flip: Boolean.
-        crop: `"image"` or `"batch"`: whether each image has its own draw, or all have one. Defaults to `"image"`.
-
-    Returns:
-        int64 `(3, n)`, `(3, 1)` with one draw for all: top and left of each crop within the padded image, and 1 where
-        it is mirrored, else 0.
-    """
-    draws = n if crop == "image" else 1
-    corners = generator.integers(0, 2 * pad + 1, (2, draws))
-    mirrored = generator.random((1, draws)) < (0.5 if flip else 0.0)
-    return np.concatenate([corners, mirrored])
-
-
-def windows(image, top, left, mirrored, height, width, pad):
-    """Numbers of the pixels of crops, so that one gather takes them all; for NumPy and TensorFlow alike.
-
-    Args:
-        image, top, left, mirrored: int64 `(n,)`: of each crop the number of its image, and as of `draw_crops`.
-        height, width: Integers, of an image without the padding and of a crop.
-        pad: Integer.
-
-    Returns:
-        int64 `(n, height, width)`: positions among the pixels of all padded images.
-    """
-    image, top, left, mirrored = (value[:, None] for value in (image, top, left, mirrored))
-    rows = image * (height + 2 * pad) + top + np.arange(height)  # (n, height)
-    columns = left + mirrored * (width - 1) + (1 - 2 * mirrored) * np.arange(width)  # (n, width)
-    return rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]
-
-
-def crop_and_flip(images, generator, pad, flip, crop="image"):
-    """Crops each image at random from itself with zeros around it, and mirrors half of them.
-
-    Args:
-        images: Array `(n, height, width, channels)`.
-        generator, pad, flip, crop: As of `draw_crops`.
-
-    Returns:
-        Array of the same shape and dtype.
-    """
-    n, height, width, channels = images.shape
-    crops = windows(np.arange(n), *draw_crops(generator, n, pad, flip, crop), height, width, pad)
-    return _padded(images, pad).reshape(-1, channels).take(crops, axis=0)
-
-
-def _padded(images, pad):
-    """`(n, height, width, channels)` with `pad` zero pixels on every side; faster than `np.pad`."""
-    n, height, width, channels = images.shape
-    padded = np.zeros((n, height + 2 * pad, width + 2 * pad, channels), images.dtype)
-    padded[:, pad : pad + height, pad : pad + width] = images
-    return padded
 
 
 def corrupt_labels(labels, ratio, num_classes, seed=0):

@@ -11,7 +11,7 @@ if keras.backend.backend() == "tensorflow":
         assign,
         checked_labels,
         compile_settings,
-        fresh_train_step,
+        make_train_function,
         num_replicas,
         on_share,
         run_step,
@@ -42,7 +42,6 @@ else:
         compile_settings,
         data_parallel,
         deterministic,
-        fresh_train_step,
         is_chief,
         num_devices,
         num_replicas,
@@ -55,9 +54,9 @@ else:
         symbolic_build,
         to_numpy,
         unless_empty,
-        updating_only,
         validation_data,
     )
+    from dhm_keras.distribute.jax_training import make_train_function, updating_only
 
 __all__ = [
     "all_equal",
@@ -68,8 +67,8 @@ __all__ = [
     "compile_settings",
     "data_parallel",
     "deterministic",
-    "fresh_train_step",
     "is_chief",
+    "make_train_function",
     "num_devices",
     "num_replicas",
     "on_share",

@@ -217,17 +217,24 @@ def _parts(variable):
     return value.values if several else [value]
 
 
-@contextlib.contextmanager
-def fresh_train_step(model):
-    """Within, `model.train_step` makes a new function each time; so it does on TensorFlow anyway.
+def make_train_function(model, make, source=None):
+    """Makes `model.train_function`.
 
     Args:
         model: A `keras.Model`.
-
-    Yields:
-        Nothing.
+        make: Keras's function that makes it from `model.train_step`.
+        source: `data.TrainBatches.source`: then a step gets draws, and cuts its batch from the images there. Defaults
+            to `None`.
     """
-    yield
+    if source is None:
+        make()
+        return
+    train_step = model.train_step
+    object.__setattr__(model, "train_step", lambda draws: train_step(source.batch(draws, source.arrays)))
+    try:
+        make()
+    finally:
+        object.__delattr__(model, "train_step")
 
 
 @contextlib.contextmanager

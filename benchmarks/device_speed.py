@@ -1,0 +1,70 @@
+"""What it gives to keep a small data set on the accelerator: images per second of a training.
+
+    python benchmarks/device_speed.py                                                # ResNet-32 with DHM, for a GPU
+    python benchmarks/device_speed.py --arch resnet20 --method baseline --steps 10   # a minute on a CPU
+    KERAS_BACKEND=jax python benchmarks/device_speed.py --precision mixed_bfloat16
+
+Trains on random images, batches of 128, three ways: from ordinary batches, from images on the device, and from them
+with many steps a call. Prints the medians of three interleaved repeats in one process and the ratios to the first;
+compiling is not counted.
+"""
+
+import os
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
+
+import keras
+import numpy as np
+from absl import app, flags
+
+import dhm_keras as dhm
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("arch", "resnet32", dhm.models.names(), "The network, of CIFAR.")
+flags.DEFINE_enum("method", "dhm", ["baseline", "dhm"], "With branches or without.")
+flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Keras's dtype policy.")
+flags.DEFINE_integer("steps", 200, "Steps of an epoch, and at most of a call; an epoch is timed.", lower_bound=2)
+
+BATCH_SIZE, REPEATS = 128, 3
+WAYS = {  # (images on the device, steps a call)
+    "ordinary batches": lambda steps: (False, 1),
+    "on the device": lambda steps: (True, 1),
+    "on the device, many steps a call": lambda steps: (True, steps),
+}
+
+
+def training(way):
+    """A function that trains an epoch; what it compiles is compiled."""
+    on_device, steps_per_call = WAYS[way](FLAGS.steps)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (FLAGS.steps * BATCH_SIZE, 32, 32, 3)).astype("uint8")
+    labels = rng.integers(0, 100, len(images))
+    batches = dhm.data.TrainBatches(images, labels, BATCH_SIZE, pad=4, flip=True, on_device=on_device)
+    branches = {} if FLAGS.method == "dhm" else {"branches": ()}
+    network = dhm.models.get(FLAGS.arch, num_classes=100, normalization=dhm.data.CIFAR100_MEAN_STD, **branches)
+    model = dhm.DHM(network, method=FLAGS.method)
+    model.compile(optimizer=dhm.optimizers.SGD(0.01, momentum=0.9), steps_per_execution=steps_per_call)
+    train = lambda: model.fit(batches, epochs=1, verbose=0)
+    train()
+    return train
+
+
+def main(_):
+    keras.config.set_dtype_policy(FLAGS.precision)
+    trainings = {way: training(way) for way in WAYS}
+    speeds = {way: [] for way in WAYS}
+    for _ in range(REPEATS):
+        for way, train in trainings.items():
+            start = time.perf_counter()
+            train()
+            speeds[way].append(FLAGS.steps * BATCH_SIZE / (time.perf_counter() - start))
+    print(f"{keras.backend.backend()}, Keras {keras.__version__}, {FLAGS.arch}, {FLAGS.method}, {FLAGS.precision}")
+    medians = {way: statistics.median(values) for way, values in speeds.items()}
+    for way, speed in medians.items():
+        print(f"{way:<34}{speed:>10,.0f} images/s   x {speed / medians['ordinary batches']:.2f}")
+
+
+if __name__ == "__main__":
+    app.run(main)
