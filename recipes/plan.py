@@ -94,7 +94,9 @@ def read(path, recipe, script):
         except (ValueError, flags.Error) as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
     if not cells:
-        raise ValueError(f"{path} has no rows. A row has the flags of {script.name}, as --arch resnet32 --seeds 3.")
+        raise ValueError(
+            f"{path} has no rows. A row has the flags of {pathlib.Path(script).name}, as --arch resnet32 --seeds 3."
+        )
     return list(cells.values())
 
 

@@ -1,0 +1,461 @@
+"""The grid: a plan becomes the runs that the recipe itself would make; processes that end as they are told."""
+
+import io
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+
+import kill_digits
+import pytest
+from absl import flags
+from fake_runs import put
+from programs import ROOT, start, without_tensorflow
+
+from dhm_keras.run import Run
+
+
+@pytest.fixture(scope="module")
+def grid():
+    """`recipes/grid.py` and what it imports, as Python imports them for a script."""
+    known = set(flags.FLAGS)
+    sys.path.insert(0, str(ROOT / "recipes"))
+    try:
+        import grid
+
+        yield grid
+    finally:
+        sys.path.remove(str(ROOT / "recipes"))
+        for name in set(flags.FLAGS) - known:
+            delattr(flags.FLAGS, name)
+        for name in ("grid", "cifar100"):  # whose flags are gone
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def read(grid, tmp_path):
+    """Function of a plan's text and grid.py's flags to its runs, and the folder of these."""
+    from absl.testing import flagsaver
+
+    def read(text, *arguments):
+        path = tmp_path / "plan.txt"
+        path.write_text(text)
+        with flagsaver.flagsaver():
+            flags.FLAGS(["grid.py", *arguments])
+            return grid.plan.read(path, grid.cifar100.RECIPE, grid.cifar100.__file__)
+
+    return read
+
+
+# The plan
+
+
+def test_the_order_of_a_plan(read, tmp_path):
+    cells = read(
+        """
+        # A comment; then networks outermost, seed by seed, all methods of a seed
+
+        --arch resnet20,wrn16_8 --method baseline,dhm --seeds 2   # a comment
+        --method baseline,dhm --arch=resnet20 --seeds 3
+        --arch 'densenet40' --method dsl --corrupt 0.2
+        """,
+        f"--run_dir={tmp_path}/runs",
+    )
+    of_seeds = [f"{method}-{seed}" for seed in (0, 1) for method in ("baseline", "dhm")]
+    assert [str(cell.run.folder.relative_to(tmp_path / "runs")) for cell in cells] == [
+        *(f"{arch}/{name}" for arch in ("resnet20", "wrn16_8") for name in of_seeds),
+        *("resnet20/baseline-2", "resnet20/dhm-2", "densenet40-corrupt=0.2/dsl-0"),
+    ]
+    assert [cell.line for cell in cells] == [4] * 8 + [5] * 2 + [6]
+    assert {cell.state for cell in cells} == {"waiting"}
+    assert cells[-1].log == tmp_path / "runs" / "densenet40-corrupt=0.2" / "dsl-0.log"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_each_process_trains_the_run_of_its_cell_alone(grid, read, tmp_path):
+    """Also where a flag of the row is not for each of its methods, and where the command line has flags."""
+    plan = "--method baseline,dhm --seeds 2 --temperature 3 --agreement\n--epochs 7 --noagreement --method aux1,dsl\n"
+    for more in ([], [f"--run_dir={tmp_path}/runs"]):
+        cells = read(plan, "--agreement", "--method=dhm", "--epochs=5", "--arch=resnet20", "--data_dir=/d", *more)
+        assert [cell.run.config["epochs"] for cell in cells] == [5, 5, 5, 5, 7, 7]
+        assert [cell.run.config.get("agreement") for cell in cells] == [None, True, None, True, None, None]
+        for cell in cells:
+            program, *arguments = cell.command[1:]
+            assert program == str(ROOT / "recipes" / "cifar100.py") and not cell.needs_tfds
+            with grid.plan.flags_of(arguments):  # as the process will read them
+                experiment, recipe = grid.experiment, grid.cifar100.RECIPE
+                assert experiment.check_flags() is None
+                settings = {name: value for name, (value, _) in experiment.settings_of_flags(recipe).items()}
+                folder = pathlib.Path(flags.FLAGS.run_dir)
+                ((run,),) = experiment.runs_of(recipe, settings, folder).values()
+                assert (run.folder, run.config) == (cell.run.folder, cell.run.config)
+                if not more:
+                    assert folder == experiment.default_folder(recipe, settings)  # where cifar100.py would put it
+    assert read("--method dsl")[0].needs_tfds
+
+
+def test_the_plan_of_table_1_differs_from_the_paper_in_what_it_says(grid, read):
+    cells = read((ROOT / "recipes" / "table1.txt").read_text())
+    assert len(cells) == 22 and [cell.run.folder.name for cell in cells[:4]] == [
+        "baseline-0",
+        "dsl-0",
+        "dhm-0",
+        "baseline-1",
+    ]
+    differ = {cell.name: grid.experiment.protocols.deviations(cell.run.config) for cell in cells}
+    assert differ == {
+        "resnet32": {},
+        "resnet32-sampling=bernoulli": {"sampling": ("bernoulli", "fixed")},
+        "wrn16_8-corrupt=0.2": {"corrupt": (0.2, 0.0)},
+        "wrn16_8-corrupt=0.5": {"corrupt": (0.5, 0.0)},
+        "densenet40": {},
+        "wrn16_8": {},
+    }
+    assert all(cell.run.config.get("agreement") == (cell.run.config["method"] != "baseline" or None) for cell in cells)
+
+
+@pytest.mark.parametrize(
+    "row, words",
+    [
+        ("--foo", "Unknown command line flag 'foo'"),
+        ("--arch resnet20,foo", "--arch=foo: value should be one of"),
+        ("--arch ,", "--arch=: value should be one of"),
+        ("--arch", "Missing value for flag --arch"),
+        ("--seeds 0", "--seeds=0"),
+        ("--seeds 'x", "No closing quotation"),
+        ("resnet20", "Too many arguments: resnet20"),
+        ("--method dhm,foo", "one or several of baseline,dsl,dhm,aux1,aux2"),
+        ("--method baseline --agreement", "--agreement is of training with branches"),
+        ("--arch resnet20 --dropout 0.3", "resnet20 has none"),
+        ("--run_dir x", "--run_dir is not of a row"),
+        ("--only dhm-0", "--only is not of a row"),
+        ("--jobs 2", "--jobs is not of a row"),
+        ("--minutes=2", "--minutes is not of a row"),
+        ("--agreement", "also the folder of a run of line 1, with other settings .agreement: None there, True here"),
+    ],
+)
+def test_a_wrong_row_is_told_with_its_line(read, row, words):
+    with pytest.raises(ValueError, match=rf"plan\.txt, line 3: .*{words}"):
+        read(f"--method dhm\n\n{row}\n")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n\n"])
+def test_a_plan_without_rows_is_refused(read, text):
+    with pytest.raises(ValueError, match="has no rows"):
+        read(text)
+
+
+def test_runs_that_are_there(read, tmp_path):
+    plan, of_root = "--arch resnet20 --method dhm --seeds 2", f"--run_dir={tmp_path}"
+    first, _ = read(plan, of_root)
+    put(first.run.folder, first.run.config, main=30.0)
+    first, second = read(plan, of_root)
+    assert (first.state, first.error, second.state) == ("finished", 31.0, "waiting")
+    with pytest.raises(ValueError, match=r"line 1: .*other settings \(p: None there, 0.5 here, sampling"):
+        # The folder's name has the flags given: here someone has renamed one.
+        (tmp_path / "resnet20").rename(tmp_path / "resnet20-sampling=bernoulli")
+        read(f"{plan} --sampling bernoulli", of_root)
+
+
+# The processes
+
+
+class Watch:
+    """Notes what happens to jobs; `at_look` is called each time."""
+
+    def __init__(self, at_look=lambda: None):
+        self.begun, self.results, self.unfinished, self.look = [], {}, [], at_look
+
+    def started(self, job):
+        self.begun.append(job.name)
+
+    def ended(self, job, code, why):
+        self.results[job.name] = code, why
+
+    def stopped(self, job):
+        self.unfinished.append(job.name)
+
+
+def jobs(folder, **scripts):
+    """Jobs that run shell scripts, by their names."""
+    return [
+        types.SimpleNamespace(name=name, command=["sh", "-c", script], log=folder / f"{name}.log")
+        for name, script in scripts.items()
+    ]
+
+
+def test_no_more_at_once_than_asked_for_and_a_failure_stops_nothing(grid, tmp_path):
+    events = tmp_path / "events"
+    work = f"echo + >> {events}; sleep 0.4; echo - >> {events}"
+    (tmp_path / "file").write_text("")
+    several = jobs(tmp_path, a=work, b=f"{work}; echo it is wrong; exit 3", c=work, d=f"{work}; kill -9 $$", e=work)
+    several[2].log = tmp_path / "file" / "c.log"  # cannot be written
+    assert grid.processes.work(several, 2, watch := Watch()) is None
+    assert watch.begun == ["a", "b", "d", "e"] and not watch.unfinished
+    assert {name: code for name, (code, _) in watch.results.items()} == {"a": 0, "b": 3, "c": 126, "d": -9, "e": 0}
+    assert watch.results["b"][1] == "it is wrong" and watch.results["d"][1].startswith("SIGKILL. ")
+    assert "c.log cannot be written" in watch.results["c"][1]
+    running = [0]
+    for event in events.read_text().split():
+        running.append(running[-1] + (1 if event == "+" else -1))
+    assert max(running) == 2 and len(running) == 9
+
+
+def test_a_log_is_appended_to_and_its_last_line_tells_why(grid, tmp_path):
+    script = r"printf 'epoch 1\repoch 2\n\033[31mno\0 room\n\n  \n'; exit 1"
+    for _ in range(2):
+        grid.processes.work(jobs(tmp_path, a=script), 1, watch := Watch())
+        assert watch.results == {"a": (1, "[31mno room")}
+    assert (tmp_path / "a.log").read_text().count("$ sh -c 'printf") == 2
+
+
+SAVES = "trap 'echo saved; exit 143' TERM; echo begun; while :; do sleep 0.05; done"
+
+
+@pytest.mark.parametrize("how", ["time", signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_told_to_stop_all_save_and_nothing_new_begins(grid, tmp_path, how):
+    until = time.monotonic() + 1.5 if how == "time" else float("inf")
+    begun = lambda: all((tmp_path / f"{name}.log").read_text().endswith("begun\n") for name in "ab")
+    at_look = lambda: begun() and how != "time" and os.kill(os.getpid(), how)
+    several = jobs(tmp_path, a=SAVES, b=SAVES, c="echo never")
+    assert grid.processes.work(several, 2, watch := Watch(at_look), until) == how
+    assert sorted(watch.unfinished) == ["a", "b"] and not watch.results and not (tmp_path / "c.log").exists()
+    assert [(tmp_path / f"{name}.log").read_text().split()[-1] for name in "ab"] == ["saved", "saved"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("by", ["patience", "Ctrl-C"])
+def test_one_that_does_not_stop_is_killed(grid, tmp_path, by):
+    stubborn = f"trap '' TERM; echo $$ > {tmp_path}/pid; echo begun; while :; do sleep 0.05; done"
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    told = []
+
+    def at_look():
+        if (tmp_path / "a.log").read_text().endswith("begun\n") and not told:
+            told.append(os.kill(os.getpid(), signal.SIGINT))
+            if by == "Ctrl-C":
+                timer.start()
+
+    patience = 0.5 if by == "patience" else 300
+    stopped = grid.processes.work(jobs(tmp_path, a=stubborn), 1, Watch(at_look), patience=patience)
+    assert stopped == signal.SIGINT and not is_alive((tmp_path / "pid").read_text().strip())
+
+
+def is_alive(pid):
+    """Whether a process runs, as Linux says."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_an_error_of_the_watch_leaves_no_process(grid, tmp_path):
+    def at_look():
+        if (tmp_path / "a.log").read_text().endswith("begun\n"):
+            raise OSError("the table cannot be printed")
+
+    with pytest.raises(OSError, match="cannot be printed"):
+        grid.processes.work(jobs(tmp_path, a=SAVES), 1, Watch(at_look))
+    assert (tmp_path / "a.log").read_text().endswith("saved\n")
+
+
+PARENT = """
+import pathlib, sys, types
+sys.path.insert(0, "recipes")
+import processes
+folder = pathlib.Path(sys.argv[1])
+command = ["sh", "-c", f"echo $$ > {folder}/pid; trap '' TERM HUP; while :; do sleep 0.05; done"]
+job = types.SimpleNamespace(command=command, log=folder / "log")
+processes.work([job], 1, types.SimpleNamespace(started=print, look=lambda: None))
+"""
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert condition()
+
+
+def test_nothing_outlives_a_parent_that_is_killed(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    pid = tmp_path / "pid"
+    wait_for(lambda: pid.exists() and pid.read_text().endswith("\n"))
+    assert is_alive(pid.read_text().strip())
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not is_alive(pid.read_text().strip()))
+
+
+def test_a_process_has_its_share_of_the_cores(grid, tmp_path):
+    cores = sorted(os.sched_getaffinity(0))
+    script = f"{sys.executable} -c 'import os; print(sorted(os.sched_getaffinity(0)))'; exit 1"
+    for given, expected in ((None, cores), (cores[-1:], cores[-1:])):
+        grid.processes.work(jobs(tmp_path, a=script), 1, watch := Watch(), cores=given)
+        assert watch.results["a"] == (1, str(expected))
+
+
+# The table
+
+
+@pytest.fixture
+def cells(read, tmp_path):
+    """Four runs: finished, running, stopped and failed; and one that waits."""
+    plan = "--arch resnet20 --method baseline,dhm --seeds 2\n--arch wrn16_8 --epochs 7"
+    cells = read(plan, f"--run_dir={tmp_path}")
+    put(cells[0].run.folder, cells[0].run.config, main=30.0)
+    (cells[0].run.folder / "timings.csv").write_text("epoch,seconds\n0,30\n1,60\n")
+    for cell in cells[1:3]:
+        cell.run.folder.mkdir()
+        (cell.run.folder / "history.csv").write_text("epoch,val_main_accuracy\n0,0.125\n1,0.25\n")
+    return cells
+
+
+TABLE = """\
+Top-1 test error of main in the last epoch, %: mean (standard deviation) over the seeds
+runs              method    finished           error   each seed
+resnet20          baseline    1 of 2           31.00   31.00; stopped after epoch 2/164, 75.0 %
+resnet20          dhm         0 of 2               -   epoch 2/164, 75.0 %; failed
+wrn16_8-epochs=7  dhm         0 of 1               -   waiting
+  resnet20 dhm-1 failed, see {folder}/resnet20/dhm-1.log: no room
+"""
+
+
+def test_the_table_says_what_each_run_has_come_to(grid, cells, tmp_path, capsys):
+    ended = []
+    table = grid.LiveTable(cells, lambda of_folder: ended.append(of_folder) or "Curves: there")
+    for cell in cells[:4]:
+        table.started(cell)
+    table.ended(cells[0], 1, "its exit status does not count")
+    table.stopped(cells[2])
+    assert cells[2].state == "waiting"
+    table.ended(cells[3], 1, "no room")
+    printed = capsys.readouterr().out
+    assert f"resnet20 dhm-0 started, its output goes to {tmp_path}/resnet20/dhm-0.log\n" in printed
+    assert "resnet20 baseline-0 finished, error 31.00 %, 1.5 min\n" in printed and not ended
+    assert f"resnet20 dhm-1 failed, see {tmp_path}/resnet20/dhm-1.log: no room\n" in printed
+    table.show()
+    assert capsys.readouterr().out == TABLE.format(folder=tmp_path)
+    table.ended(cells[1], 1, "") or table.ended(cells[2], 1, "")
+    assert ended == [cells[:4]] and capsys.readouterr().out.endswith("Curves: there\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("lines, shown", [(24, 6), (6, 5)])
+def test_on_a_terminal_the_table_is_drawn_in_its_place(grid, cells, monkeypatch, lines, shown):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((70, lines)))
+    table = grid.LiveTable(cells, None)
+    cells[0].look()
+    table.started(cells[1])
+    cells[3].state = "failed"
+    table.show()
+    table.show()
+    first, second = sys.stdout.getvalue().split(f"\033[{shown}A\033[J")
+    assert first == second and first.count("\n") == shown and all(len(line) < 70 for line in first.splitlines())
+    assert "\nresnet20          dhm         0 of 2               -   epoch 2" in first
+
+
+def test_figures_are_drawn_once(grid, cells, monkeypatch):
+    drawn, cell = [], cells[0]
+    cell.look()
+    monkeypatch.setattr(grid.experiment, "draw_figures", lambda recipe, folder: drawn.append(flags.FLAGS.seeds))
+    with grid.plan.flags_of(["--seeds=9"]):
+        grid.draw_figures(cells[:4])
+        grid.draw_figures(cells[:4])
+        (cell.run.folder.parent / "curves.png").write_text("")
+        assert grid.draw_figures(cells[:4]) is None
+    assert drawn == [2, 2]  # the row's flags
+
+
+# The program
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["nowhere.txt"], "grid.py: .*nowhere.txt"),
+        (["plan.txt", "--only=dhm-0"], "grid.py: --only is what grid.py itself gives"),
+        (["plan.txt"], r"grid.py: .*plan.txt, line 1: --method is one or several"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_starts(grid, tmp_path, monkeypatch, arguments, words):
+    from absl.testing import flagsaver
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plan.txt").write_text("--method foo")
+    with flagsaver.flagsaver(), pytest.raises(SystemExit, match=words):
+        grid.main(flags.FLAGS(["grid.py", *arguments]))
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.txt"]
+
+
+def test_a_slice_of_no_minutes_begins_nothing_and_says_to_go_on(grid, tmp_path, monkeypatch, capsys):
+    from absl.testing import flagsaver
+
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))  # the program would set it for its processes
+    plan = tmp_path / "plan.txt"
+    plan.write_text("--arch resnet20 --seeds 2")
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+        grid.main(flags.FLAGS(["grid.py", str(plan), "--minutes=0", f"--run_dir={tmp_path}/runs", "--data_dir=x"]))
+    assert ended.value.code == 75 and not (tmp_path / "runs").exists()
+    printed = capsys.readouterr().out
+    assert "resnet20  dhm         0 of 2               -   waiting; waiting\n" in printed
+    assert printed.endswith("0 of 2 runs are finished, 0 failed, 2 are to do: the same command goes on from there.\n")
+
+
+@pytest.mark.parametrize(
+    "states, stopped, status",
+    [
+        (("finished", "finished"), "time", 0),
+        (("finished", "failed"), None, 1),
+        (("failed", "waiting"), "time", 75),
+        (("finished", "waiting"), signal.SIGINT, 130),
+        (("waiting", "waiting"), signal.SIGTERM, 143),
+    ],
+)
+def test_the_exit_status(grid, read, states, stopped, status):
+    cells = read("--seeds 2")
+    for cell, state in zip(cells, states):
+        cell.state = state
+    with pytest.raises(SystemExit) as ended:
+        grid.tell_end(cells, stopped)
+    assert ended.value.code == status
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_a_grid_that_is_stopped_ends_as_one_that_ran_through(tmp_path, cifar, backend):
+    environment = without_tensorflow(tmp_path / "jax") if backend == "jax" else {"KERAS_BACKEND": backend}
+    plan, whole, again = (tmp_path / name for name in ("plan.txt", "whole", "again"))
+    plan.write_text("--method dsl --data_dir nowhere  # fails\n--method baseline\n")
+    command = ["recipes/grid.py", str(plan), "--arch=resnet20", "--smoke", "--epochs=3", f"--data_dir={cifar}"]
+    through = start(*command, f"--run_dir={whole}", **environment)
+    assert through.returncode == 1 and "Traceback" not in through.stderr, through.stderr[-3000:]
+    assert "1 of 2 runs are finished, 1 failed.\n" in through.stdout
+    assert (whole / "resnet20-epochs=3" / "curves.png").exists()
+    assert re.search("resnet20-epochs=3 dsl-0 failed, see .*: cifar100.py: .*no file or folder nowhere", through.stdout)
+
+    plan.write_text("--method baseline\n")
+    command = [*command, f"--run_dir={again}", "--jobs=2"]
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+    )
+    wait_for((again / "resnet20-epochs=3" / "baseline-0" / "history.csv").exists, 300)
+    process.terminate()
+    printed, _ = process.communicate(timeout=100)
+    assert process.returncode == 143 and "stopped after epoch " in printed
+    rest = start(*command, **environment)
+    assert rest.returncode == 0 and "1 of 1 runs are finished, 0 failed.\n" in rest.stdout
+    log = (again / "resnet20-epochs=3" / "baseline-0.log").read_text()
+    assert "goes on from" in log and log.count(" $ ") == 2
+    assert len(Run.open(again / "resnet20-epochs=3" / "baseline-0").history) == 3
+    assert not kill_digits.differences(*(folder / "resnet20-epochs=3" for folder in (whole, again)))
