@@ -80,33 +80,37 @@ class LiveTable:
 
     def lines(self, only_running=False):
         """The table, a list of strings; if need be of the methods alone that have a running run, and failures."""
-        groups = {}
-        for cell in self.cells:
-            groups.setdefault((cell.name, cell.run.config["method"], cell.run.folder.parent), []).append(cell)
-        width = max(len(name) for name, *_ in groups) + 2
         lines = [
             "Top-1 test error of main in the last epoch, %: mean (standard deviation) over the seeds",
-            f"{'runs':<{width}}{'method':<10}{'finished':>8}{'error':>16}   each seed",
+            f"{'':<12}{'finished':>8}{'error':>16}   each seed",
         ]
-        for (name, method, _), cells in groups.items():
-            if only_running and not any(cell.state == "running" for cell in cells):
-                continue
-            errors = [cell.error for cell in cells if cell.state == "finished"]
-            lines.append(
-                f"{name:<{width}}{method:<10}{f'{len(errors)} of {len(cells)}':>8}"
-                f"{dhm.analysis.mean_std(errors) if errors else '-':>16}   {'; '.join(map(_text, cells))}"
-            )
+        groups = {}
+        for cell in self.cells:  # of several rows with one folder, side by side
+            groups.setdefault(cell.run.folder.parent, {}).setdefault(cell.run.config["method"], []).append(cell)
+        for folder, of_methods in groups.items():
+            rows = [
+                _row(method, cells)
+                for method, cells in of_methods.items()
+                if not only_running or any(cell.state == "running" for cell in cells)
+            ]
+            lines += [folder.name, *rows] if rows else []
         failed = [cell for cell in self.cells if cell.state == "failed"]
         return lines + [f"  {_failure(cell)}" for cell in failed]
 
     def _erase(self):
         if self._height:
-            print(f"\033[{self._height}A\033[J", end="")
+            print(f"\r\033[{self._height}A\033[J", end="")
         self._height = 0
 
 
 def _name(cell):
-    return f"{cell.name} {cell.run.folder.name}"
+    return f"{cell.run.folder.parent.name} {cell.run.folder.name}"
+
+
+def _row(method, cells):
+    errors = [cell.error for cell in cells if cell.state == "finished"]
+    error = dhm.analysis.mean_std(errors) if errors else "-"
+    return f"  {method:<10}{f'{len(errors)} of {len(cells)}':>8}{error:>16}   {'; '.join(map(_text, cells))}"
 
 
 def _failure(cell):

@@ -23,7 +23,6 @@ class Cell:
 
     Attributes:
         run: `Run`.
-        name: String. What distinguishes the folder of its runs: network and settings, as `"resnet32-corrupt=0.2"`.
         row: List of strings, the flags that the row and its network add to those of the command line.
         line: Integer, of the row in the plan.
         command: List of strings: how it is trained.
@@ -34,7 +33,6 @@ class Cell:
     """
 
     run: Run
-    name: str
     row: list
     line: int
     command: list
@@ -146,7 +144,7 @@ def _cells(recipe, command, row, number):
         runs = experiment.runs_of(recipe, settings, folder)
         command = [*command, *row, f"--run_dir={folder}"]
         cells = [
-            Cell(run, folder.name, row, number, [*command, f"--only={run.folder.name}"], FLAGS.data_dir is None)
+            Cell(run, row, number, [*command, f"--only={run.folder.name}"], FLAGS.data_dir is None)
             for of_seed in zip(*runs.values())
             for run in of_seed
         ]

@@ -107,7 +107,7 @@ def test_the_plan_of_table_1_differs_from_the_paper_in_what_it_says(grid, read):
         "dhm-0",
         "baseline-1",
     ]
-    differ = {cell.name: grid.experiment.protocols.deviations(cell.run.config) for cell in cells}
+    differ = {cell.run.folder.parent.name: grid.experiment.protocols.deviations(cell.run.config) for cell in cells}
     assert differ == {
         "resnet32": {},
         "resnet32-sampling=bernoulli": {"sampling": ("bernoulli", "fixed")},
@@ -318,10 +318,12 @@ def cells(read, tmp_path):
 
 TABLE = """\
 Top-1 test error of main in the last epoch, %: mean (standard deviation) over the seeds
-runs              method    finished           error   each seed
-resnet20          baseline    1 of 2           31.00   31.00; stopped after epoch 2/164, 75.0 %
-resnet20          dhm         0 of 2               -   epoch 2/164, 75.0 %; failed
-wrn16_8-epochs=7  dhm         0 of 1               -   waiting
+            finished           error   each seed
+resnet20
+  baseline    1 of 2           31.00   31.00; stopped after epoch 2/164, 75.0 %
+  dhm         0 of 2               -   epoch 2/164, 75.0 %; failed
+wrn16_8-epochs=7
+  dhm         0 of 1               -   waiting
   resnet20 dhm-1 failed, see {folder}/resnet20/dhm-1.log: no room
 """
 
@@ -350,19 +352,19 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize("lines, shown", [(24, 6), (6, 5)])
+@pytest.mark.parametrize("lines, shown", [(24, 8), (8, 6)])
 def test_on_a_terminal_the_table_is_drawn_in_its_place(grid, cells, monkeypatch, lines, shown):
     monkeypatch.setattr(sys, "stdout", Terminal())
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((70, lines)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, lines)))
     table = grid.LiveTable(cells, None)
     cells[0].look()
     table.started(cells[1])
     cells[3].state = "failed"
     table.show()
     table.show()
-    first, second = sys.stdout.getvalue().split(f"\033[{shown}A\033[J")
-    assert first == second and first.count("\n") == shown and all(len(line) < 70 for line in first.splitlines())
-    assert "\nresnet20          dhm         0 of 2               -   epoch 2" in first
+    first, second = sys.stdout.getvalue().split(f"\r\033[{shown}A\033[J")
+    assert first == second and first.count("\n") == shown and all(len(line) < 60 for line in first.splitlines())
+    assert "\n  dhm         0 of 2               -   epoch 2" in first
 
 
 def test_figures_are_drawn_once(grid, cells, monkeypatch):
@@ -408,7 +410,7 @@ def test_a_slice_of_no_minutes_begins_nothing_and_says_to_go_on(grid, tmp_path, 
         grid.main(flags.FLAGS(["grid.py", str(plan), "--minutes=0", f"--run_dir={tmp_path}/runs", "--data_dir=x"]))
     assert ended.value.code == 75 and not (tmp_path / "runs").exists()
     printed = capsys.readouterr().out
-    assert "resnet20  dhm         0 of 2               -   waiting; waiting\n" in printed
+    assert "resnet20\n  dhm         0 of 2               -   waiting; waiting\n" in printed
     assert printed.endswith("0 of 2 runs are finished, 0 failed, 2 are to do: the same command goes on from there.\n")
 
 
