@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -20,3 +21,11 @@ def without_tensorflow(folder):
     (folder / "tensorflow").mkdir(parents=True)
     (folder / "tensorflow" / "__init__.py").write_text("raise ImportError('there is no TensorFlow here')\n")
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "KERAS_BACKEND": "jax"}
+
+
+def wait_for(condition, seconds=60):
+    """Waits until a condition holds; fails if it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert condition()
