@@ -70,6 +70,9 @@ def define_flags(recipe, default_arch, most_examples=None, checkpoint_every=None
     flags.DEFINE_list("method", "dhm", f"One or several of {known}.")
     flags.DEFINE_integer("seeds", 1, "Number of seeds; the paper has 5 on CIFAR-100.", lower_bound=1)
     flags.DEFINE_string("run_dir", None, f"Folder of the runs. Default: runs/{recipe}/ARCH and the flags given.")
+    flags.DEFINE_string(
+        "only", None, "Of all these runs train one, as dhm-0, and draw no figures: for several machines."
+    )
     flags.DEFINE_integer("devices", None, "GPUs, or CPU cores without one, that share each batch.", lower_bound=1)
     flags.DEFINE_boolean("synchronized", True, "On several devices, batch statistics of the whole batch (TensorFlow).")
     flags.DEFINE_integer("checkpoint_every", checkpoint_every, "Steps between checkpoints. Default: one an epoch.", 1)
@@ -105,7 +108,8 @@ def main(recipe, arguments):
     dhm.distribute.deterministic()
     settings = read_settings(recipe)
     folder = pathlib.Path(FLAGS.run_dir or default_folder(recipe, settings)).expanduser()
-    print(f"Runs go to {folder}/METHOD-SEED: {', '.join(FLAGS.method)}, {FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)}")
+    wanted = FLAGS.only or f"{', '.join(FLAGS.method)}, {FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)}"
+    print(f"Runs go to {folder}/METHOD-SEED: {wanted}")
     for sentence in left_out():
         print(sentence)
     try:
@@ -120,7 +124,8 @@ def main(recipe, arguments):
                 train(recipe, run, data, epochs_after=(len(unfinished) - number) * settings["epochs"])
         if dhm.distribute.is_chief():  # the results are the first machine's to tell
             print_table(recipe, runs)
-            draw_figures(recipe, folder)
+            if not FLAGS.only:  # others may be at work in the same folder
+                draw_figures(recipe, folder)
     except KeyboardInterrupt:
         raise SystemExit(f"\n{recipe.name}.py: stopped. The same command goes on from there.") from None
     except (ValueError, OSError, FloatingPointError) as error:  # of a run's folder, its data, or its loss
@@ -130,18 +135,29 @@ def main(recipe, arguments):
 def prepare(recipe, settings, folder):
     """`{method: runs}`, the runs to train in order, and their data; exits where a folder or the data are wrong."""
     try:
-        runs = {
-            method: [
-                Run(folder / f"{method}-{seed}", config_of(recipe, settings, method, seed))
-                for seed in range(FLAGS.seeds)
-            ]
-            for method in FLAGS.method
-        }
+        runs = runs_of(recipe, settings, folder)
         # A seed of all methods before the next seed: an early look compares them.
         unfinished = [run for seed in zip(*runs.values()) for run in seed if run.result is None]
         return runs, unfinished, recipe.load(settings) if unfinished else None
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"{recipe.name}.py: {error}") from None
+
+
+def runs_of(recipe, settings, folder):
+    """`{method: runs}`, a run a seed, that the flags ask for; with --only one run of one method.
+
+    Raises:
+        ValueError: if a run's folder holds one with other settings.
+    """
+    seeds = {
+        method: [seed for seed in range(FLAGS.seeds) if FLAGS.only in (None, f"{method}-{seed}")]
+        for method in FLAGS.method
+    }
+    return {
+        method: [Run(folder / f"{method}-{seed}", config_of(recipe, settings, method, seed)) for seed in of_method]
+        for method, of_method in seeds.items()
+        if of_method
+    }
 
 
 def check_flags():
@@ -153,6 +169,8 @@ def check_flags():
     known = (*METHODS, *table)
     if not methods or not set(methods) <= set(known) or len(set(methods)) < len(methods):
         return f"--method is one or several of {','.join(known)}, each once. Received: {','.join(methods)}."
+    if FLAGS.only and FLAGS.only not in (f"{method}-{seed}" for method in methods for seed in range(FLAGS.seeds)):
+        return f"--only is METHOD-SEED, of {','.join(methods)} and 0 to {FLAGS.seeds - 1}. Received: {FLAGS.only}."
     chosen = FLAGS.branches
     if chosen is not None and (not chosen or not set(chosen) <= set(table) or len(set(chosen)) < len(chosen)):
         return (
@@ -179,6 +197,15 @@ def check_flags():
 
 def read_settings(recipe):
     """The settings of all runs, a dict; printed with their sources."""
+    settings = settings_of_flags(recipe)
+    print(f"{recipe.title}, {FLAGS.arch}, {keras.backend.backend()}")
+    for name, (value, source) in {**settings, **recipe.notes}.items():
+        print(f"  {name:<15} {_text(value):<21} {source}")
+    return {name: value for name, (value, _) in settings.items()}
+
+
+def settings_of_flags(recipe):
+    """The settings of all runs, a dict from name to (value, source)."""
     paper = protocols.settings_of(recipe.name, FLAGS.arch)
     settings = dict(paper)
     for name, (value, source) in paper.items():
@@ -194,10 +221,7 @@ def read_settings(recipe):
         milestones, _ = paper["milestones"]
         scaled = tuple(round(milestone * epochs / of_epochs, 2) for milestone in milestones)
         settings["milestones"] = scaled, f"{milestones} of {of_epochs} epochs, in proportion"
-    print(f"{recipe.title}, {FLAGS.arch}, {keras.backend.backend()}")
-    for name, (value, source) in {**settings, **recipe.notes}.items():
-        print(f"  {name:<15} {_text(value):<21} {source}")
-    return {name: value for name, (value, _) in settings.items()}
+    return settings
 
 
 def _text(value):

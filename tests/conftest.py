@@ -39,6 +39,15 @@ def golden():
     return lambda name: np.load(pathlib.Path(__file__).parent / "golden" / f"{name}.npz")
 
 
+@pytest.fixture(scope="session")
+def cifar(tmp_path_factory):
+    """A folder with random images as CIFAR-100; few to train on, as many to test on as officially."""
+    from cifar_files import write_cifar100
+
+    folder, *_ = write_cifar100(tmp_path_factory.mktemp("data"), train=300, test=10_000)
+    return folder
+
+
 @pytest.fixture
 def float64():
     """Within the test Keras computes in float64, on JAX with the precision that its settings allow."""

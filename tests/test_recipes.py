@@ -14,28 +14,13 @@ import keras
 import kill_digits
 import numpy as np
 import pytest
-from cifar_files import write_cifar100
 from jpeg_files import cut, write_images
+from programs import ROOT, start, without_tensorflow
 
 import dhm_keras as dhm
 from dhm_keras.run import Run
 
-ROOT = pathlib.Path(__file__).parent.parent
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
-
-
-def start(*arguments, **environment):
-    command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=500
-    )
-
-
-def without_tensorflow(folder):
-    """The environment of a machine with JAX and without TensorFlow."""
-    (folder / "tensorflow").mkdir(parents=True)
-    (folder / "tensorflow" / "__init__.py").write_text("raise ImportError('there is no TensorFlow here')\n")
-    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "KERAS_BACKEND": "jax"}
 
 
 @pytest.mark.tensorflow
@@ -86,13 +71,6 @@ def test_digits_on_jax_without_tensorflow(tmp_path):
     assert process.returncode == 0, process.stderr[-3000:]
     assert "no TensorBoard logs, no export" in process.stdout and "dhm-0: test error" in process.stdout
     assert (tmp_path / "runs" / "curves.png").exists() and not (tmp_path / "runs" / "serving").exists()
-
-
-@pytest.fixture(scope="module")
-def cifar(tmp_path_factory):
-    """A folder with random images as CIFAR-100; few to train on, as many to test on as officially."""
-    folder, *_ = write_cifar100(tmp_path_factory.mktemp("data"), train=300, test=10_000)
-    return folder
 
 
 @pytest.mark.slow
@@ -200,6 +178,7 @@ def test_cifar100_without_a_folder_takes_tfds(tmp_path, capsys):
         (["--arch=resnet20", "--dropout=0.3"], "resnet20 has none"),
         (["--learning_rate=nan"], "--learning_rate is a finite number"),
         (["--warmup_epochs=inf"], "--warmup_epochs is a finite number"),
+        (["--only=dhm-1"], "--only is METHOD-SEED, of dhm and 0 to 0. Received: dhm-1"),
         (["--scope=branch"], "--sampling bernoulli or uniform"),
         (["--direction=top_down", "--method=dsl"], "Give --method dhm"),
         (["--sampling=uniform", "--method=baseline"], "Give --method dhm"),
