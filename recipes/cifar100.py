@@ -7,6 +7,7 @@
     python recipes/cifar100.py --arch wrn28_10 --method baseline,dhm --dropout 0.3    # supplement F
     python recipes/cifar100.py --arch resnet32 --method aux1,aux2,dhm          # each branch alone, as in Table 5
     python recipes/cifar100.py --arch wrn28_10 --devices 4                     # four GPUs
+    python recipes/cifar100.py --arch resnet32 --on_device                     # a small network on a large GPU
     python recipes/cifar100.py --arch resnet20 --smoke                         # two short epochs: does it work?
 
 The recipe prints what it trains with and where each number is from; by default that is what the paper has for the
@@ -34,6 +35,7 @@ FLAGS = flags.FLAGS
 experiment.define_flags("cifar100", default_arch="resnet32", most_examples=50_000)
 flags.DEFINE_string("data_dir", None, "cifar-100-binary.tar.gz or its unpacked folder. Default: tensorflow-datasets.")
 flags.DEFINE_float("dropout", None, "Dropout rate between the convolutions of a WRN's block.", 0.0, 0.99)
+flags.DEFINE_boolean("on_device", False, "Keep the images on the one GPU, and take up to 100 steps a call.")
 
 
 def load(settings):
@@ -53,7 +55,9 @@ def load(settings):
 def batches(config, data):
     """The training batches of a run, and what it is validated on."""
     (images, labels), test = data
-    train = dhm.data.TrainBatches(images, labels, config["batch_size"], pad=4, flip=True, seed=config["seed"])
+    train = dhm.data.TrainBatches(
+        *(images, labels, config["batch_size"]), pad=4, flip=True, seed=config["seed"], on_device=FLAGS.on_device
+    )
     return train, {"validation_data": test, "validation_batch_size": 500}
 
 
@@ -67,6 +71,8 @@ def check():
     """A sentence about a flag that the network does not heed, or `None`."""
     if FLAGS.dropout and not FLAGS.arch.startswith("wrn"):
         return f"--dropout is of the WRNs, {FLAGS.arch} has none. Leave it out, or choose --arch wrn28_10."
+    if FLAGS.on_device and (FLAGS.devices or 1) > 1:
+        return f"--on_device is for one device. Received: --devices {FLAGS.devices}."
     return None
 
 

@@ -259,6 +259,8 @@ def config_of(recipe, settings, method, seed):
         heeded["augmentation"] = protocols.augmentation(FLAGS.arch, method)
     if FLAGS.agreement and has_branches:
         heeded["agreement"] = True  # the folder has a table more
+    if "on_device" in FLAGS and FLAGS.on_device:
+        heeded["on_device"] = True  # the same but for rounding, as with other devices
     if heeded["devices"] * heeded["processes"] > 1:
         heeded["synchronized"] = FLAGS.synchronized
     identity = {"recipe": recipe.name, "arch": FLAGS.arch, "method": method, "seed": seed}
@@ -305,7 +307,8 @@ def train(recipe, run, data, epochs_after):
     schedule = dhm.schedules.MultiStep(
         config["learning_rate"], batches.steps_per_epoch, config["milestones"], config["decay"], config["warmup_epochs"]
     )
-    model.compile(optimizer=dhm.optimizers.SGD(schedule, config["momentum"], weight_decay=config["weight_decay"]))
+    optimizer = dhm.optimizers.SGD(schedule, config["momentum"], weight_decay=config["weight_decay"])
+    model.compile(optimizer=optimizer, steps_per_execution=steps_of_a_call(batches))
     callbacks = [
         *run.start(FLAGS.checkpoint_every),
         dhm.callbacks.WarnOfCollapse(),
@@ -321,6 +324,13 @@ def train(recipe, run, data, epochs_after):
     history = model.fit(batches, epochs=config["epochs"], callbacks=callbacks, verbose=0, **validation).history
     images = {"images": recipe.images(data), **skipped(batches, validation["validation_data"])}
     run.finish(model, {**best_and_last(history, model.heads), **images})
+
+
+def steps_of_a_call(batches):
+    """Steps that one call of the training takes: of images on the device many, as they fit into an epoch."""
+    if not getattr(batches, "on_device", False):
+        return 1
+    return max(steps for steps in range(1, 101) if batches.steps_per_epoch % steps == 0)
 
 
 def skipped(*sources):

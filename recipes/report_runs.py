@@ -11,7 +11,7 @@ from dhm_keras.run import Run
 from published import ARCHITECTURES, BACKBONES, METHODS, RECIPES
 from run_folders import OF_METHOD
 
-ENVIRONMENT = ("backend", "precision", "devices", "processes", "synchronized")
+ENVIRONMENT = ("backend", "precision", "devices", "processes", "synchronized", "on_device")
 IDENTITY = ("recipe", "arch", "backbone", "method", "seed")
 WORDS = {  # what is not said as "name value"
     "train_examples": "{} training images",
@@ -100,6 +100,8 @@ class Sample:
         for name in ("devices", "processes"):
             if config.get(name, 1) != 1:
                 parts.append(f"{config[name]} {name}")
+        if config.get("on_device"):
+            parts.append("data on the device")
         if config.get("synchronized") is False:
             parts.append("batch statistics of each device")
         if skipped := max(result.get("skipped", 0) for result in self._results):

@@ -77,7 +77,14 @@ def test_digits_on_jax_without_tensorflow(tmp_path):
 @pytest.mark.tensorflow
 def test_cifar100_trains_compares_draws_exports_and_keeps_what_is_done(tmp_path, cifar):
     runs = tmp_path / "runs"
-    command = ("recipes/cifar100.py", "--arch=resnet20", "--method=baseline,dhm", "--smoke", f"--data_dir={cifar}")
+    command = (
+        "recipes/cifar100.py",
+        "--arch=resnet20",
+        "--method=baseline,dhm",
+        "--smoke",
+        "--on_device",
+        f"--data_dir={cifar}",
+    )
     first = start(*command, f"--run_dir={runs}", "--corrupt=0.5", "--precision=mixed_bfloat16")
     assert first.returncode == 0, first.stderr[-3000:]
     assert "--corrupt (default 0.0: supplement E has 0.2 and 0.5)" in first.stdout
@@ -115,7 +122,7 @@ def test_cifar100_trains_compares_draws_exports_and_keeps_what_is_done(tmp_path,
 def test_cifar100_on_jax_without_tensorflow(tmp_path, cifar):
     process = start(
         "recipes/cifar100.py",
-        *("--arch=resnet20", "--smoke", "--sampling=bernoulli", "--scope=branch", f"--data_dir={cifar}"),
+        *("--arch=resnet20", "--smoke", "--sampling=bernoulli", "--scope=branch", "--on_device", f"--data_dir={cifar}"),
         f"--run_dir={tmp_path}/runs",
         **without_tensorflow(tmp_path),
     )
