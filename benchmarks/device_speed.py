@@ -1,7 +1,7 @@
 """What it gives to keep a small data set on the accelerator: images per second of a training.
 
     python benchmarks/device_speed.py                                                # ResNet-32 with DHM, for a GPU
-    python benchmarks/device_speed.py --arch resnet20 --method baseline --steps 10   # a minute on a CPU
+    python benchmarks/device_speed.py --arch resnet20 --method baseline --steps 10   # some minutes on a CPU
     KERAS_BACKEND=jax python benchmarks/device_speed.py --precision mixed_bfloat16
 
 Trains on random images, batches of 128, three ways: from ordinary batches, from images on the device, and from them
