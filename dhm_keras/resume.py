@@ -194,7 +194,7 @@ class Resume(keras.callbacks.Callback):
         if not logs:  # a step that was passed over
             return
         if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(self._not_finite(f"The loss is {logs['loss']}", self._step + 1))
+            raise FloatingPointError(self._not_finite(f"The loss is {logs['loss']}", self._step + self._steps_at_once))
         before, self._step = self._step, self._step + self._steps_at_once
         if self._step >= (self.params["steps"] or math.inf):  # the end of the epoch will see to it
             return
@@ -268,8 +268,9 @@ class Resume(keras.callbacks.Callback):
     def _not_finite(self, what, step):
         kept = next(iter(checkpoint.paths(self.folder)), None)
         rate = float(self.model.optimizer.learning_rate)
+        steps = f"steps {step - self._steps_at_once + 1} to {step}" if self._steps_at_once > 1 else f"step {step}"
         return (
-            f"{what} in epoch {self._epoch + 1}, step {step} of {self.params['steps']}, learning rate {rate:.3g}. "
+            f"{what} in epoch {self._epoch + 1}, {steps} of {self.params['steps']}, learning rate {rate:.3g}. "
             + (f"The last checkpoint, {kept}, is finite and kept. " if kept else "There is no checkpoint yet. ")
             + "The same training would come here again: start one with a lower learning rate, or a warm-up, in another "
             "folder."

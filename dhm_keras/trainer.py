@@ -255,6 +255,7 @@ class DHM(keras.Model):
                         self._take_from(x, {name: kwargs.get(name) for name in ("class_weight", "steps_per_epoch")})
                         x = later.draws_for_backend(self.steps_per_execution)
                     else:
+                        self._routing.take_from(None)
                         x = later.for_backend(strategy)
                 return super().fit(x, y, batch_size, epochs, verbose, callbacks, initial_epoch=epoch, **kwargs)
         finally:  # a callback's draw does not outlive the training, however it ended
@@ -273,6 +274,7 @@ class DHM(keras.Model):
                 "Give batches with on_device=False."
             )
         build_metrics(self, batches.labels[:1])  # Keras would take the draws for images
+        self._routing.take_from(vars(batches).get("source"))  # others make room first
         self._routing.take_from(batches.source)
 
     def _divide_the_epoch(self, steps):

@@ -35,7 +35,7 @@ FLAGS = flags.FLAGS
 experiment.define_flags("cifar100", default_arch="resnet32", most_examples=50_000)
 flags.DEFINE_string("data_dir", None, "cifar-100-binary.tar.gz or its unpacked folder. Default: tensorflow-datasets.")
 flags.DEFINE_float("dropout", None, "Dropout rate between the convolutions of a WRN's block.", 0.0, 0.99)
-flags.DEFINE_boolean("on_device", False, "Keep the images on the one GPU, and take up to 100 steps a call.")
+flags.DEFINE_boolean("on_device", False, "Keep the images on the one GPU, and take up to 25 steps a call.")
 
 
 def load(settings):

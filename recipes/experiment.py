@@ -20,6 +20,7 @@ from run_folders import find
 
 METHODS = ("baseline", "dsl", "dhm")
 ALONE = ("aux1", "aux2", "aux3")  # as a method: that branch alone, from the image on
+MOST_STEPS = 25  # of a call: a signal, and the time left, are seen to between calls
 OF_MIMICKING = ("direction", "temperature", "mimic_weight")
 FLAGS = flags.FLAGS
 
@@ -235,6 +236,7 @@ def default_folder(recipe, settings):
     """`runs/RECIPE/ARCH`, with what the flags change in its name: other settings, other folder."""
     given = [name for name in settings if name in FLAGS and FLAGS[name].value is not None]
     changed = [f"{name}={_text(settings[name])}" for name in given]
+    changed += ["on_device"] if "on_device" in FLAGS and FLAGS.on_device else []
     return pathlib.Path("runs", "smoke" if FLAGS.smoke else recipe.name, "-".join([FLAGS.arch, *changed]))
 
 
@@ -330,7 +332,9 @@ def steps_of_a_call(batches):
     """Steps that one call of the training takes: of images on the device many, as they fit into an epoch."""
     if not getattr(batches, "on_device", False):
         return 1
-    return max(steps for steps in range(1, 101) if batches.steps_per_epoch % steps == 0)
+    steps = max(steps for steps in range(1, MOST_STEPS + 1) if batches.steps_per_epoch % steps == 0)
+    print(f"{steps} of the {batches.steps_per_epoch} steps of an epoch are one call", flush=True)
+    return steps
 
 
 def skipped(*sources):

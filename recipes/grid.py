@@ -11,8 +11,8 @@ in ROOT/NAME/METHOD-SEED with `--run_dir ROOT`; METHOD-SEED.log beside it is wha
 stop the others. A second start keeps the runs that are finished, goes on with those that were stopped, and tries again
 those that failed. See docs/grid.md.
 
-Exit status: 0 all are finished; 1 some failed; 75 stopped by `--minutes`, start again; 130 and 143 stopped by Ctrl-C
-and SIGTERM. Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed.
+Exit status: 0 all are finished; 1 some failed; 75 stopped by `--minutes`, start again; 129, 130 and 143 stopped by the
+end of the terminal, Ctrl-C and SIGTERM. Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed.
 """
 
 import os
@@ -61,16 +61,17 @@ def main(arguments):
     unfinished = [cell for cell in cells if cell.state != "finished"]
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
     has_gpu = shutil.which("nvidia-smi") is not None
-    jobs = FLAGS.jobs or (1 if has_gpu else max(1, min(len(cores), len(unfinished))))
+    devices = max((cell.run.config["devices"] for cell in unfinished), default=1)
+    jobs = FLAGS.jobs or (1 if has_gpu else max(1, min(len(cores) // devices, len(unfinished))))
     until = BEGIN + 60 * FLAGS.minutes if FLAGS.minutes is not None else float("inf")
     root = pathlib.Path(FLAGS.run_dir or "runs").expanduser()
-    # The seeds of a network are the same program, and so is a run that goes on.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root.resolve() / ".jax-cache"))
+    if has_gpu:  # the seeds of a network are the same program, and so is a run that goes on
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root.resolve() / ".jax-cache"))
     print(f"{len(cells)} runs, {len(cells) - len(unfinished)} finished before, {jobs} at a time")
     for sentence in left_out():
         print(sentence)
 
-    stopped = get_data(root, until) if any(cell.needs_tfds for cell in unfinished) else None
+    stopped = get_data(root) if any(cell.needs_tfds for cell in unfinished) else None
     table = LiveTable(cells, draw_figures)
     for folder in dict.fromkeys(cell.run.folder.parent for cell in cells):
         of_folder = [cell for cell in cells if cell.run.folder.parent == folder]
@@ -83,11 +84,14 @@ def main(arguments):
     tell_end(cells, stopped)
 
 
-def get_data(root, until):
-    """Has tensorflow-datasets prepare CIFAR-100 once, before several processes ask for it; returns as `work` does."""
+def get_data(root):
+    """Has tensorflow-datasets prepare CIFAR-100 once, before several processes ask for it; returns as `work` does.
+
+    However long it takes: what is half downloaded would be lost.
+    """
     download = Download(root / "tensorflow-datasets.log")
     print(f"No --data_dir: tensorflow-datasets downloads 169 MB if it has not yet, see {download.log}", flush=True)
-    stopped = processes.work([download], 1, download, until)
+    stopped = processes.work([download], 1, download)
     if download.why is not None:
         raise SystemExit(f"grid.py: {download.why}")
     return stopped

@@ -36,14 +36,11 @@ class LiveTable:
     def ended(self, cell, code, why):
         """Files a run under what it has come to: its result counts, not the exit status."""
         cell.state, cell.why = "failed", why
-        try:
-            cell.look()
-        except ValueError as error:
-            cell.why = str(error)
+        _look(cell)
         if cell.state == "failed":
             self.say(_failure(cell))
         elif not self._in_place:
-            self.say(f"{_name(cell)} finished, error {cell.error:.2f} %, {cell.run.seconds / 60:.1f} min")
+            self.say(f"{_name(cell)} finished, error {cell.error:.2f} %{_minutes(cell.run)}")
         others = [other for other in self.cells if other.run.folder.parent == cell.run.folder.parent]
         states = {other.state for other in others}
         if "finished" in states and states <= {"finished", "failed"}:
@@ -51,7 +48,7 @@ class LiveTable:
 
     def stopped(self, cell):
         cell.state = "waiting"
-        cell.look()  # it may have been at its end
+        _look(cell)  # it may have been at its end
 
     def look(self):
         if time.monotonic() - self._shown > (1 if self._in_place else EVERY):
@@ -101,6 +98,22 @@ class LiveTable:
         if self._height:
             print(f"\r\033[{self._height}A\033[J", end="")
         self._height = 0
+
+
+def _look(cell):
+    """Sets the cell's state by its files; files that are damaged are a failure of this run alone."""
+    try:
+        cell.look()
+    except (ValueError, OSError, LookupError) as error:
+        cell.state, cell.why = "failed", str(error)
+
+
+def _minutes(run):
+    """`", 3.4 min"`, or nothing where the file that says so is damaged."""
+    try:
+        return f", {run.seconds / 60:.1f} min"
+    except (ValueError, OSError):
+        return ""
 
 
 def _name(cell):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import re
 import shlex
 import sys
 
@@ -82,7 +83,7 @@ def read(path, recipe, script):
         try:
             archs, words = _split(text)
             for arch in archs:
-                for cell in _cells(recipe, [sys.executable, str(script), *common], [*words, f"--arch={arch}"], number):
+                for cell in _cells(recipe, [sys.executable, str(script), *common], [f"--arch={arch}", *words], number):
                     before = cells.setdefault(cell.run.folder, cell)
                     if differ := differences(before.run.config, cell.run.config):
                         raise ValueError(
@@ -115,7 +116,7 @@ def flags_of(row):
 
 def _split(text):
     """`(networks, other words)` of a row; no networks if it is empty."""
-    words = shlex.split(text, comments=True)
+    words = shlex.split(re.sub(r"(^|\s)#.*", "", text))
     own = flags.FlagValues()
     flags.DEFINE_list("arch", [FLAGS.arch], "", flag_values=own)
     for name in OF_GRID:

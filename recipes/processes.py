@@ -109,10 +109,14 @@ def _why(log, code):
 
 @contextlib.contextmanager
 def _signals_noted():
-    """Within, SIGTERM, SIGHUP and Ctrl-C are appended to the list that is yielded, and do nothing else."""
+    """Within, SIGTERM, SIGHUP and Ctrl-C are appended to the list that is yielded, and do nothing else.
+
+    Those that this process was started to ignore, as SIGHUP by nohup, it goes on to ignore.
+    """
     noted = []
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-    before = {number: signal.signal(number, lambda number, frame: noted.append(number)) for number in numbers}
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, frame: noted.append(number)) for number in heeded}
     try:
         yield noted
     finally:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import types
 
 import pytest
@@ -76,14 +75,36 @@ SAVES = "trap 'echo saved; exit 143' TERM; echo begun; while :; do sleep 0.05; d
 
 @pytest.mark.parametrize("how", ["time", signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_told_to_stop_all_save_and_nothing_new_begins(processes, tmp_path, how):
-    until = time.monotonic() + 1.5 if how == "time" else float("inf")
+    until = Moment()
     begun = lambda: all((tmp_path / f"{name}.log").read_text().endswith("begun\n") for name in "ab")
-    at_look = lambda: begun() and how != "time" and os.kill(os.getpid(), how)
+    at_look = lambda: begun() and (until.come() if how == "time" else os.kill(os.getpid(), how))
     several = jobs(tmp_path, a=SAVES, b=SAVES, c="echo never")
     assert processes.work(several, 2, watch := Watch(at_look), until) == how
     assert sorted(watch.unfinished) == ["a", "b"] and not watch.results and not (tmp_path / "c.log").exists()
     assert [(tmp_path / f"{name}.log").read_text().split()[-1] for name in "ab"] == ["saved", "saved"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Moment:
+    """A value of `time.monotonic()` that is not yet known."""
+
+    has_come = False
+
+    def come(self):
+        self.has_come = True
+
+    def __gt__(self, now):
+        return not self.has_come
+
+
+def test_signals_that_are_ignored_stay_so(processes, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        begun = lambda: (tmp_path / "a.log").read_text().endswith("begun\n") and os.kill(os.getpid(), signal.SIGHUP)
+        assert processes.work(jobs(tmp_path, a="echo begun; sleep 0.5; echo done"), 1, Watch(begun)) is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / "a.log").read_text().endswith("done\n")
 
 
 @pytest.mark.parametrize("by", ["patience", "Ctrl-C"])

@@ -96,9 +96,9 @@ class TrainBatches(ShuffledBatches):
             augmentation. Defaults to `"image"`.
         seed: Integer >= 0. Defaults to `0`.
         on_device: Boolean. Keeps all the images on the accelerator and crops them there, the same pixels: with
-            `steps_per_execution` in `compile`, many steps are one call, and a small network keeps a large GPU busy.
-            For training on one device; the images take their size in bytes there, the padding included. Defaults to
-            `False`.
+            `steps_per_execution` in `compile`, a divisor of `steps_per_epoch`, so many steps are one call, and a small
+            network keeps a large GPU busy. For training on one device. The padded images stay there, uint8 at two bytes
+            a number, until the model is trained on other batches, or compiled anew. Defaults to `False`.
 
     Attributes:
         source: With `on_device` the `ImagesOnDevice`, made at the first use, else `None`.

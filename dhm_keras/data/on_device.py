@@ -10,13 +10,17 @@ from dhm_keras.data.crops import cut, padded
 class ImagesOnDevice:
     """All images of `TrainBatches`, padded, and their labels, as tensors of the backend.
 
+    Pixels that are uint8 are stored as float16, which is exact: TensorFlow gathers uint8 on a GPU only within XLA, and
+    else would copy all of them to the CPU for each batch.
+
     Args:
         images: Array `(n, height, width, channels)`.
         labels: Array `(n, ...)`.
         pad: Integer. Zero pixels on every side.
 
     Attributes:
-        arrays: `(pixels, labels)`: tensors `(n * padded height * padded width, channels)` and `(n, ...)`.
+        arrays: `(pixels, labels)`: tensors `(n * padded height * padded width, channels)`, float16 or as `images`, and
+            `(n, ...)`, int64 (on JAX int32) or as `labels`.
 
     Raises:
         ValueError: if there are more pixels than an int32 can number.
@@ -32,6 +36,9 @@ class ImagesOnDevice:
                 "on_device out."
             )
         pixels = padded(images, pad).reshape(-1, images.shape[-1])
+        self.dtype = pixels.dtype.name
+        pixels = pixels.astype("float16") if self.dtype == "uint8" else pixels
+        labels = labels.astype("int64") if labels.dtype.kind in "iu" else labels
         self.arrays = ops.convert_to_tensor(pixels), ops.convert_to_tensor(labels)
 
     def batch(self, draws, arrays):
@@ -45,7 +52,8 @@ class ImagesOnDevice:
             Images `(b, height, width, channels)` and labels `(b, ...)`.
         """
         take = lambda array, indices: ops.take(array, indices, axis=0)
-        return cut(take, *arrays, draws, self.height, self.width, self.pad)
+        images, labels = cut(take, *arrays, draws, self.height, self.width, self.pad)
+        return ops.cast(images, self.dtype), labels
 
 
 class DrawnCalls(keras.utils.PyDataset):
