@@ -249,14 +249,15 @@ class DHM(keras.Model):
         before = self._routing.heads, self._routing.pairs
         try:
             with session as (epoch, step), distribute.plain_errors(x, validation):
+                on_device = getattr(x, "on_device", False)
+                if on_device:
+                    self._take_from(x, {name: kwargs.get(name) for name in ("class_weight", "steps_per_epoch")})
+                else:
+                    self._routing.take_from(None)
                 if hasattr(x, "starting_at"):
                     later = x.starting_at(*divmod(epoch * steps + step, x.steps_per_epoch))
-                    if getattr(x, "on_device", False):
-                        self._take_from(x, {name: kwargs.get(name) for name in ("class_weight", "steps_per_epoch")})
-                        x = later.draws_for_backend(self.steps_per_execution)
-                    else:
-                        self._routing.take_from(None)
-                        x = later.for_backend(strategy)
+                    at_once = self.steps_per_execution
+                    x = later.draws_for_backend(at_once) if on_device else later.for_backend(strategy)
                 return super().fit(x, y, batch_size, epochs, verbose, callbacks, initial_epoch=epoch, **kwargs)
         finally:  # a callback's draw does not outlive the training, however it ended
             self._routing.heads, self._routing.pairs = before
