@@ -14,11 +14,15 @@ from programs import ROOT, wait_for
 
 @pytest.fixture
 def processes(monkeypatch):
-    """`recipes/processes.py`."""
+    """`recipes/processes.py`, with the signals as a terminal has them, whatever started the tests."""
     monkeypatch.syspath_prepend(str(ROOT / "recipes"))
     import processes
 
-    return processes
+    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield processes
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class Watch:
