@@ -235,6 +235,7 @@ def test_imagenet_says_what_is_wrong_with_a_flag(arguments, words, tmp_path, jpe
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_imagenet_names_a_corrupt_image_or_leaves_it_out(tmp_path, capsys):
     folder = write_images(tmp_path / "data", each=2)

@@ -88,6 +88,7 @@ def test_killed_with_a_checkpoint_an_epoch(tmp_path, steps, whole):
     assert_equal(whole, train(tmp_path))
 
 
+@pytest.mark.slow
 def test_early_stopping_and_plateau_remember(tmp_path):
     def callbacks():
         stop = keras.callbacks.EarlyStopping("val_loss", patience=2, min_delta=0.5, restore_best_weights=True)
@@ -109,6 +110,7 @@ def test_early_stopping_and_plateau_remember(tmp_path):
     assert len(after[0]["loss"]) == epochs
 
 
+@pytest.mark.slow
 def test_own_data_go_on_at_the_end_of_an_epoch(tmp_path):
     def start(folder, kill=None, every=None):
         callbacks = [Resume(folder, every)] + ([Kill(kill)] if kill else [])
