@@ -22,22 +22,25 @@ from absl import app, flags
 import dhm_keras as dhm
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("arch", "resnet32", dhm.models.names(), "The network, of CIFAR.")
+ARCHS = ("resnet20", "resnet32", "resnet110", "densenet40", "densenet100", "wrn16_8", "wrn28_10")
+flags.DEFINE_enum("arch", "resnet32", ARCHS, "The network.")
 flags.DEFINE_enum("method", "dhm", ["baseline", "dhm"], "With branches or without.")
 flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Keras's dtype policy.")
-flags.DEFINE_integer("steps", 200, "Steps of an epoch, and at most of a call; an epoch is timed.", lower_bound=2)
+flags.DEFINE_integer(
+    "steps", 200, "Steps of an epoch, and of a call that takes many; an epoch is timed.", lower_bound=2
+)
 
 BATCH_SIZE, REPEATS = 128, 3
-WAYS = {  # (images on the device, steps a call)
-    "ordinary batches": lambda steps: (False, 1),
-    "on the device": lambda steps: (True, 1),
-    "on the device, many steps a call": lambda steps: (True, steps),
+WAYS = {  # (images on the device, an epoch a call)
+    "ordinary batches": (False, False),
+    "on the device": (True, False),
+    "on the device, many steps a call": (True, True),
 }
 
 
 def training(way):
     """A function that trains an epoch; what it compiles is compiled."""
-    on_device, steps_per_call = WAYS[way](FLAGS.steps)
+    on_device, at_once = WAYS[way]
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (FLAGS.steps * BATCH_SIZE, 32, 32, 3)).astype("uint8")
     labels = rng.integers(0, 100, len(images))
@@ -45,7 +48,8 @@ def training(way):
     branches = {} if FLAGS.method == "dhm" else {"branches": ()}
     network = dhm.models.get(FLAGS.arch, num_classes=100, normalization=dhm.data.CIFAR100_MEAN_STD, **branches)
     model = dhm.DHM(network, method=FLAGS.method)
-    model.compile(optimizer=dhm.optimizers.SGD(0.01, momentum=0.9), steps_per_execution=steps_per_call)
+    optimizer = dhm.optimizers.SGD(0.01, momentum=0.9)
+    model.compile(optimizer=optimizer, steps_per_execution=FLAGS.steps if at_once else 1)
     train = lambda: model.fit(batches, epochs=1, verbose=0)
     train()
     return train

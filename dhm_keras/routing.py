@@ -22,9 +22,7 @@ class Routing:
 
     def __init__(self, network, heads, pairs):
         self.network, self.heads, self.pairs = network, heads, pairs  # heads and pairs: the active ones
-        self.source = (
-            None  # `data.TrainBatches.source`: what a step cuts its batch from, where the data are on the device
-        )
+        self.source = None  # or `data.TrainBatches.source`: the images on the device that a step cuts its batch from
         self.functions = {}  # (heads, pairs, source) -> train function
         self._within_step = contextvars.ContextVar("within_step", default=False)  # a replica's thread has its own
         self._parts = {heads: network}

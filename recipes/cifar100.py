@@ -55,9 +55,8 @@ def load(settings):
 def batches(config, data):
     """The training batches of a run, and what it is validated on."""
     (images, labels), test = data
-    train = dhm.data.TrainBatches(
-        *(images, labels, config["batch_size"]), pad=4, flip=True, seed=config["seed"], on_device=FLAGS.on_device
-    )
+    size, seed = config["batch_size"], config["seed"]
+    train = dhm.data.TrainBatches(images, labels, size, pad=4, flip=True, seed=seed, on_device=FLAGS.on_device)
     return train, {"validation_data": test, "validation_batch_size": 500}
 
 

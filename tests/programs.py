@@ -1,10 +1,14 @@
 """Programs of the repository as a user starts them."""
 
+import contextlib
+import importlib
 import os
 import pathlib
 import subprocess
 import sys
 import time
+
+from absl import flags
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -21,6 +25,21 @@ def without_tensorflow(folder):
     (folder / "tensorflow").mkdir(parents=True)
     (folder / "tensorflow" / "__init__.py").write_text("raise ImportError('there is no TensorFlow here')\n")
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "KERAS_BACKEND": "jax"}
+
+
+@contextlib.contextmanager
+def recipe_module(name, *others):
+    """Within, a module of `recipes/` as Python imports it for a script; its flags, and those of others, end with it."""
+    known = set(flags.FLAGS)
+    sys.path.insert(0, str(ROOT / "recipes"))
+    try:
+        yield importlib.import_module(name)
+    finally:
+        sys.path.remove(str(ROOT / "recipes"))
+        for flag in set(flags.FLAGS) - known:
+            delattr(flags.FLAGS, flag)
+        for module in (name, *others):  # whose flags are gone
+            sys.modules.pop(module, None)
 
 
 def wait_for(condition, seconds=60):

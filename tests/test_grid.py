@@ -12,7 +12,7 @@ import kill_digits
 import pytest
 from absl import flags
 from fake_runs import put
-from programs import ROOT, start, wait_for, without_tensorflow
+from programs import ROOT, recipe_module, start, wait_for, without_tensorflow
 
 from dhm_keras.run import Run
 
@@ -20,18 +20,8 @@ from dhm_keras.run import Run
 @pytest.fixture(scope="module")
 def grid():
     """`recipes/grid.py` and what it imports, as Python imports them for a script."""
-    known = set(flags.FLAGS)
-    sys.path.insert(0, str(ROOT / "recipes"))
-    try:
-        import grid
-
-        yield grid
-    finally:
-        sys.path.remove(str(ROOT / "recipes"))
-        for name in set(flags.FLAGS) - known:
-            delattr(flags.FLAGS, name)
-        for name in ("grid", "cifar100"):  # whose flags are gone
-            sys.modules.pop(name, None)
+    with recipe_module("grid", "cifar100") as module:
+        yield module
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import sys
 import pytest
 from absl import flags
 from fake_runs import config_of, put
+from programs import ROOT, recipe_module
 from published_numbers import LABELS, PAPER, numbers_of
 
 from dhm_keras.run import _write
 
-ROOT = pathlib.Path(__file__).parent.parent
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
@@ -28,17 +28,8 @@ PNG = base64.b64decode(
 @pytest.fixture(scope="module")
 def report():
     """`recipes/report.py` and what it imports, as Python imports them for a script."""
-    known = set(flags.FLAGS)
-    sys.path.insert(0, str(ROOT / "recipes"))
-    try:
-        import report
-
-        yield report
-    finally:
-        sys.path.remove(str(ROOT / "recipes"))
-        for name in set(flags.FLAGS) - known:
-            delattr(flags.FLAGS, name)
-        sys.modules.pop("report", None)
+    with recipe_module("report") as module:
+        yield module
 
 
 def written(report, *folders, out):
