@@ -79,7 +79,13 @@ def read(path, recipe, script):
     """
     common = [FLAGS[name].serialize() for name in FLAGS if FLAGS[name].present and name not in OF_GRID]
     cells = {}
-    for number, text in enumerate(pathlib.Path(path).read_text(errors="replace").splitlines(), start=1):
+    try:
+        rows = pathlib.Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise OSError(
+            f"The plan {path} cannot be read ({error.strerror}). Name a text file such as recipes/table1.txt."
+        ) from None
+    for number, text in enumerate(rows, start=1):
         try:
             archs, words = _split(text)
             for arch in archs:

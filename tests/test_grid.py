@@ -249,6 +249,15 @@ def test_what_is_wrong_is_told_before_anything_starts(grid, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["plan.txt"]
 
 
+def test_a_plan_that_cannot_be_read_is_told(grid, tmp_path):
+    from absl.testing import flagsaver
+
+    for path, words in ((tmp_path / "none.txt", "No such file"), (tmp_path, "Is a directory")):
+        said = rf"grid\.py: The plan .*{path.name} cannot be read \({words}.*Name a text file"
+        with flagsaver.flagsaver(), pytest.raises(SystemExit, match=said):
+            grid.main(flags.FLAGS(["grid.py", str(path)]))
+
+
 def test_a_slice_of_no_minutes_begins_nothing_and_says_to_go_on(grid, tmp_path, monkeypatch, capsys):
     from absl.testing import flagsaver
 
