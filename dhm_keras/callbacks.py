@@ -1,6 +1,8 @@
 """Keras callbacks: sampling of branches, what is measured and told per epoch, export of the main head."""
 
+import contextlib
 import math
+import pathlib
 import sys
 import time
 import zlib
@@ -10,8 +12,10 @@ import numpy as np
 
 from dhm_keras import distribute, export, files, sampling
 from dhm_keras.analysis.agreement import measuring
+from dhm_keras.network import set_weights
 from dhm_keras.objective import check_labels
 from dhm_keras.resume import Resume as Resume
+from dhm_keras.run import KeepBest
 from dhm_keras.trainer import DHM, SCOPES
 
 
@@ -236,26 +240,79 @@ def _duration(seconds):
 
 
 class ExportMain(keras.callbacks.Callback):
-    """Exports the main head as a SavedModel when the training ends.
+    """Exports the main head as a SavedModel when the training ends, see `export.export_main`.
+
+    The metrics of the epoch stand in its model card, unless a `card` given has others.
 
     Args:
         directory: Path. Each export is the next integer version folder in it, as TensorFlow Serving expects.
+        which: `"last"`: the weights at the end. `"best"`: those of the epoch with main's highest validation accuracy,
+            the first of equals, which are kept in the folder as `.best.weights.h5`. Defaults to `"last"`.
+        **of_export: Other arguments of `export.export_main`.
 
     Raises:
-        ValueError: if the backend is not TensorFlow, or `directory` is not a local path.
+        ValueError: if the backend is not TensorFlow, or `which` is neither; at the start of the training, if another
+            argument is not as in `export_main`; after the first epoch, if `which` is `"best"` and there is no
+            validation data.
         OSError: at the start of the training, if the folder cannot be made.
     """
 
-    def __init__(self, directory):
+    remembers = ("best", "metrics")
+
+    def __init__(self, directory, which="last", **of_export):
         super().__init__()
         export.check_backend()
-        self.directory = directory
+        if which not in ("last", "best"):
+            raise ValueError(f"Invalid value for argument `which`. Expected 'last' or 'best'. Received: {which!r}.")
+        self.directory, self.which, self.of_export = directory, which, of_export
+        self._keep = KeepBest(pathlib.Path(directory).expanduser() / ".best.weights.h5")
+        self.metrics = {}
+
+    @property
+    def best(self):
+        """Main's validation accuracy in the best epoch until now."""
+        return self._keep.best
+
+    @best.setter
+    def best(self, accuracy):
+        self._keep.best = accuracy
 
     def on_train_begin(self, logs=None):
         check_model(self)
-        if distribute.is_chief():
-            export.prepare(self.directory)  # a folder that cannot be written is told before the training, not after it
+        self.metrics, self.best = {}, float("-inf")
+        self._keep.set_model(self.model)
+        if distribute.is_chief():  # what is wrong is told before the training, not after it
+            export.check_arguments(self.model, self.directory, **self.of_export)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.which == "best":
+            if "val_main_accuracy" not in logs:
+                raise ValueError("ExportMain(which='best') needs validation data: give `fit` some, or export the last.")
+            if not logs["val_main_accuracy"] > self.best:
+                return
+            if distribute.is_chief():
+                self._keep.on_epoch_end(epoch, logs)
+        self.metrics = {"epoch": epoch + 1, **{name: float(x) for name, x in logs.items() if math.isfinite(x)}}
 
     def on_train_end(self, logs=None):
         if distribute.is_chief():
-            distribute.alone(lambda: export.export_main(self.model, self.directory))
+            distribute.alone(self._export)
+
+    def _export(self):
+        arguments = {**self.of_export, "card": {"metrics": self.metrics, **(self.of_export.get("card") or {})}}
+        with self._weights():
+            export.export_main(self.model, self.directory, **arguments)
+
+    @contextlib.contextmanager
+    def _weights(self):
+        """Within, the network has the weights that are to be exported."""
+        network = self.model.network
+        if self.which == "last":
+            yield
+            return
+        last = network.get_weights()
+        try:
+            network.load_weights(self._keep.path)
+            yield
+        finally:
+            set_weights(network, last)

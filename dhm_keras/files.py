@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import socket
 
 try:
@@ -46,7 +47,7 @@ def replacing(path, size=0):
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     except OSError as error:
         _remove(partial)
         raise OSError(
@@ -55,6 +56,36 @@ def replacing(path, size=0):
         ) from error
     except BaseException:
         _remove(partial)
+        raise
+
+
+@contextlib.contextmanager
+def new_folder(path):
+    """Within, a folder is filled under another name, beginning with a dot; at the end it appears, on the disk.
+
+    Args:
+        path: Path of the folder, which must not be there: none is ever replaced.
+
+    Yields:
+        `pathlib.Path` of the empty folder to fill, in the same folder.
+
+    Raises:
+        OSError: if something is at `path`, or cannot be written.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(f".partial-{path.name}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for each in partial.rglob("*"):
+            _sync(each)
+        if path.exists():  # an empty one would be replaced
+            raise FileExistsError(f"{path} is there already")
+        os.rename(partial, path)
+        _sync(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
@@ -140,17 +171,18 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def lock(folder):
+def lock(folder, wait=False):
     """Takes a folder for this process until the lock is closed, or the process ends, however it ends.
 
     Args:
         folder: Path; made if need be.
+        wait: Boolean. Whether to wait until another process that has the folder is done. Defaults to `False`.
 
     Returns:
         Open file; `close` releases the folder.
 
     Raises:
-        OSError: if another process has the folder, or it cannot be made or written.
+        OSError: if another process has the folder and `wait` is false, or it cannot be made or written.
     """
     folder = pathlib.Path(folder)
     try:
@@ -162,7 +194,7 @@ def lock(folder):
         ) from error
     try:
         if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip()
@@ -184,10 +216,10 @@ def _remove(path):
         path.unlink()
 
 
-def _sync_folder(folder):
-    """Puts the new name on the disk, too; not every file system can."""
+def _sync(path):
+    """Puts a file, or the names in a folder, on the disk; not every file system can."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

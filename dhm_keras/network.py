@@ -40,6 +40,29 @@ def set_weights(layer, weights):
             part.finalize_state()
 
 
+def check_class_names(class_names, num_classes):
+    """The names of the classes as a tuple; `None` stays `None`.
+
+    Args:
+        class_names: Sequence of strings, or `None`.
+        num_classes: Integer.
+
+    Raises:
+        ValueError: if they are not as many strings, in one line each.
+    """
+    if class_names is None:
+        return None
+    names = (class_names,) if isinstance(class_names, str) else tuple(class_names)
+    odd = [name for name in names if not isinstance(name, str) or len(name.splitlines()) != 1]
+    if odd or len(names) != num_classes:
+        received = f"{len(names)} names" + (f", among them {odd[0]!r}" if odd else "")
+        raise ValueError(
+            f"Invalid value for argument `class_names`. Expected {num_classes} strings of one line, the name of class "
+            f"0 first. Received: {received}."
+        )
+    return names
+
+
 @contextlib.contextmanager
 def recursion_limit(limit):
     """Within, Python's recursion limit is at least `limit`.

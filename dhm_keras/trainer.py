@@ -10,6 +10,7 @@ from keras import ops
 
 from dhm_keras import distribute
 from dhm_keras.logs import HeadLogs, build_metrics
+from dhm_keras.network import check_class_names
 from dhm_keras.objective import Objective, check_labels, read_config, sort_heads, targets
 from dhm_keras.resume import in_order, optimizer_config
 from dhm_keras.routing import Routing
@@ -51,6 +52,8 @@ class DHM(keras.Model):
         direction: `"both"`, `"top_down"` or `"bottom_up"`. Defaults to `"both"`.
         divergence: `"kl"`, `"cross_entropy"`, or a callable on the log-probabilities of teacher and student. Defaults
             to `"kl"`.
+        class_names: Sequence of strings, the name of class 0 first. They are saved with the model and travel to the
+            export. Defaults to `None`.
         name: String. Name of the model.
         dtype: Dtype policy. Defaults to the network's.
 
@@ -72,6 +75,7 @@ class DHM(keras.Model):
         temperature=1.0,
         direction="both",
         divergence="kl",
+        class_names=None,
         name=None,
         dtype=None,
     ):
@@ -80,6 +84,7 @@ class DHM(keras.Model):
         super().__init__(name=name, dtype=dtype or network.dtype_policy, autocast=False)
         self.network = network
         self.num_classes = network.output["main"].shape[-1]
+        self.class_names = check_class_names(class_names, self.num_classes)
         self.objective = Objective(heads, method, ce_weights, mimic_weights, temperature, direction, divergence)
         self._routing = Routing(network, heads, self.objective.pairs)
         self._logs = HeadLogs(heads, self.objective.pairs, self.num_classes)
@@ -312,6 +317,7 @@ class DHM(keras.Model):
             "name": self.name,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "network": keras.saving.serialize_keras_object(self.network),
+            "class_names": self.class_names,
             **self.objective.get_config(),
         }
 

@@ -1,62 +1,207 @@
-"""The exported main head: what it holds, what it answers, where it is written."""
+"""The exported heads: what a version holds, what its signatures answer, where it is written."""
 
 import json
 import pathlib
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
 import pytest
-from networks import batch, resnet8, tiny
+from jpeg_files import encoded, picture
+from networks import batch, resnet8, tiny, with_other_weights
+from PIL import Image
+from programs import start
 
 import dhm_keras as dhm
-from dhm_keras.export import export_main
+from dhm_keras.data import jpeg
+from dhm_keras.export import export_main, read_card
+from dhm_keras.export.bundle import versions
 
+pytestmark = pytest.mark.tensorflow
 NORMALIZATION = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+NAMES = [f"class {i}" for i in range(10)]
+RAW = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype("uint8")
 
 # A process that knows TensorFlow and NumPy, and not this library.
 SERVE = """
 import json, sys, numpy, tensorflow as tf
 path, images, logits = sys.argv[1:]
-assert not any(name.startswith("dhm") for name in sys.modules)
 loaded = tf.saved_model.load(path)
 serve = loaded.signatures["serving_default"]
-images = tf.constant(numpy.load(images))
-numpy.save(logits, serve(images=images)["logits"])
-sizes = [len(serve(images=images[:n])["logits"]) for n in (1, 3)]
+numpy.save(logits, serve(images=tf.constant(numpy.load(images)))["logits"])
+told = lambda specs: {name: [spec.dtype.name, spec.shape.as_list()] for name, spec in specs.items()}
 print(json.dumps({
-    "sizes": sizes,
-    "input": {name: [s.dtype.name, s.shape.as_list()] for name, s in serve.structured_input_signature[1].items()},
-    "output": {name: [s.dtype.name, s.shape.as_list()] for name, s in serve.structured_outputs.items()},
-    "variables": [list(v.shape) for v in loaded.variables_of_main],
+    "inputs": {name: told(serve.structured_input_signature[1]) for name, serve in loaded.signatures.items()},
+    "outputs": told(serve.structured_outputs),
+    "imported": [name for name in sys.modules if name.startswith(("dhm", "keras"))],
 }))
 """
 
 
-def served(path, images, tmp_path):
-    """Answers of the SavedModel in a fresh process, and what it tells of itself."""
-    np.save(tmp_path / "images.npy", images)
+def signature(path, name="serving_default"):
+    """A signature of a version as a function of an array to a dict of arrays."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    function = loaded.signatures[name]
+    (given,) = function.structured_input_signature[1]
+
+    def call(array):
+        assert loaded  # it holds the variables
+        return {key: value.numpy() for key, value in function(**{given: tf.constant(array)}).items()}
+
+    return call
+
+
+def logits_of(path, images):
+    return signature(path)(images)["logits"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model of raw images with names of its classes, and the path of its version."""
+    keras.utils.set_random_seed(0)
+    model = dhm.DHM(resnet8(normalization=NORMALIZATION), class_names=NAMES)
+    folder = tmp_path_factory.mktemp("serving")
+    return model, export_main(model, folder, embedding=True, card={"data": "noise", "metrics": {"error": 0.5}})
+
+
+def test_a_fresh_process_with_tensorflow_alone_answers_the_same(exported, tmp_path):
+    model, path = exported
+    np.save(tmp_path / "images.npy", RAW)
     command = [sys.executable, "-c", SERVE, path, str(tmp_path / "images.npy"), str(tmp_path / "logits.npy")]
     process = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr[-2000:]
-    return np.load(tmp_path / "logits.npy"), json.loads(process.stdout.splitlines()[-1])
+    expected = model.main.predict(RAW, verbose=0)
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-6)
+    told = json.loads(process.stdout.splitlines()[-1])
+    assert told["inputs"] == {
+        "serving_default": {"images": ["uint8", [None, 32, 32, 3]]},
+        "logits": {"images": ["float32", [None, 32, 32, 3]]},
+        "image_bytes": {"image_bytes": ["string", [None]]},
+    }
+    assert told["outputs"] == {
+        "logits": ["float32", [None, 10]],
+        "probabilities": ["float32", [None, 10]],
+        "classes": ["int32", [None, 5]],
+        "scores": ["float32", [None, 5]],
+        "class_names": ["string", [None, 5]],
+        "embedding": ["float32", [None, 64]],
+    }
+    assert told["imported"] == []
 
 
-pytestmark = pytest.mark.tensorflow
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_all_signatures_give_the_same_answers(exported, n):
+    model, path = exported
+    pngs = np.array([encoded(Image.fromarray(image), "PNG") for image in RAW[:n]], object)
+    mean, std = (255 * np.array(values) for values in NORMALIZATION)
+    given = {
+        "serving_default": RAW[:n],
+        "image_bytes": pngs if n else np.array([], "S1"),
+        "logits": ((RAW[:n] - mean) / std).astype("float32"),
+    }
+    logits = model.main.predict(RAW, verbose=0)[:n]
+    features = keras.Model(model.main.input, model.main.layers[-1].input).predict(RAW, verbose=0)[:n]
+    probabilities = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities /= probabilities.sum(-1, keepdims=True)
+    classes = np.argsort(-logits, axis=-1, kind="stable")[:, :5]
+    for name, array in given.items():
+        answer = signature(path, name)(array)
+        np.testing.assert_allclose(answer["logits"], logits, rtol=1e-5)
+        np.testing.assert_allclose(answer["probabilities"], probabilities, rtol=1e-4, atol=1e-7)
+        np.testing.assert_array_equal(answer["classes"], classes)
+        np.testing.assert_allclose(answer["scores"], np.take_along_axis(probabilities, classes, -1), rtol=1e-4)
+        assert [[name.decode() for name in row] for row in answer["class_names"]] == [
+            [NAMES[label] for label in row] for row in classes
+        ]
+        np.testing.assert_allclose(answer["embedding"], features, rtol=1e-5)
 
 
-def test_raw_images_in_float32_logits_out_in_a_fresh_process(tmp_path):
-    model = dhm.DHM(resnet8(normalization=NORMALIZATION))
-    raw = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype("uint8")
-    logits, told = served(export_main(model, tmp_path / "serving"), raw, tmp_path)
-    np.testing.assert_allclose(logits, model.main.predict(raw, verbose=0), atol=1e-6)
-    assert told["input"] == {"images": ["uint8", [None, 32, 32, 3]]}
-    assert told["output"] == {"logits": ["float32", [None, 10]]}
-    assert told["sizes"] == [1, 3]
+@pytest.mark.parametrize("shape", [(2, 33, 32, 3), (2, 32, 32, 1), (32, 32, 3)])
+def test_a_wrong_shape_is_an_error_of_the_graph(exported, shape):
+    """In a session as a server has one: TensorFlow's Python would look at the shape before it."""
+    import tensorflow as tf
+    from tensorflow.python.client import pywrap_tf_session
+
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], exported[1])
+        serve = loaded.signature_def["serving_default"]
+        given, answer = (
+            graph.get_tensor_by_name(name)._as_tf_output()
+            for name in (serve.inputs["images"].name, serve.outputs["logits"].name)
+        )
+        run = lambda shape: pywrap_tf_session.TF_SessionRun_wrapper(
+            session._session, None, {given: np.zeros(shape, "uint8")}, [answer], [], None
+        )
+        assert run((2, 32, 32, 3))[0].shape == (2, 10)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="not compatible with expected shape"):
+            run(shape)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", encoded(picture(0))[:-300]])
+def test_a_corrupt_image_is_an_error(exported, content):
+    import tensorflow as tf
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        signature(exported[1], "image_bytes")(np.array([encoded(picture(0)), content], object))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("crop", [1.0, 224 / 256])
+def test_images_are_decoded_and_resized_as_by_pillow(mode, crop):
+    from dhm_keras.export.signatures import decoded
+
+    contents = [encoded(picture(number, mode)) for number in range(4)]
+    if mode == "RGB":
+        contents.append(encoded(picture(0), "PNG"))
+    for content in contents:
+        image = jpeg.decode(content)
+        if crop == 1.0:
+            side = min(image.size)
+            left, top = ((edge * 32 // side - 32 + 1) // 2 * side / 32 for edge in image.size)
+            box = left, top, left + side, top + side
+        else:
+            box = jpeg.resized_window(*image.size, 32)
+        ours = decoded(np.array([content]), (32, 32, 3), crop).numpy()[0].astype(int)
+        theirs = jpeg.resized(image, box, 32).astype(int)
+        assert np.abs(ours - theirs).max() <= 2  # Pillow rounds between the two directions, TensorFlow does not
+        assert np.abs(ours - theirs).mean() < 0.5
+
+
+def test_without_a_crop_the_whole_image_is_resized():
+    from dhm_keras.export.signatures import decoded
+
+    image = picture(3)
+    ours = decoded(np.array([encoded(image, "PNG")]), (64, 32, 3), None).numpy()[0].astype(int)
+    theirs = np.asarray(image.resize((32, 64), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_the_card_tells_what_it_is_and_a_changed_file_is_told(exported, tmp_path):
+    model, path = exported
+    card = read_card(path)
+    assert (card["data"], card["metrics"]) == ("noise", {"error": 0.5})
+    assert card["parameters"] == sum(variable.numpy().size for variable in model.main.variables)
+    assert card["multiply_adds"] == dhm.analysis.multiply_adds(model.main)
+    assert card["signatures"]["image_bytes"]["inputs"] == {"image_bytes": "string (batch)"}
+    assert (pathlib.Path(path) / "assets" / "class_names.txt").read_text().splitlines() == NAMES
+    written = {file.relative_to(path).as_posix() for file in pathlib.Path(path).rglob("*") if file.is_file()}
+    assert card["sha256"].keys() == written - {"assets.extra/model_card.json"}
+    copy = pathlib.Path(export_main(dhm.DHM(tiny()), tmp_path))
+    data = copy / "variables" / "variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match="data-00000-of-00001 is not what was exported"):
+        read_card(copy)
+    with pytest.raises(ValueError, match="no version that"):
+        read_card(tmp_path)
 
 
 def test_nothing_of_a_branch_is_in_it(tmp_path):
+    import tensorflow as tf
+
     branched, plain = resnet8(), resnet8({})
     main = dhm.DHM(branched).main
     plain.set_weights(main.get_weights())
@@ -64,11 +209,9 @@ def test_nothing_of_a_branch_is_in_it(tmp_path):
         pathlib.Path(export_main(model, tmp_path / name))
         for name, model in (("branched", dhm.DHM(branched)), ("plain", dhm.DHM(plain, method="baseline")))
     ]
-    import tensorflow as tf
-
     listed = [tf.train.list_variables(str(path / "variables" / "variables")) for path in paths]
     assert listed[0] == listed[1]
-    assert len([name for name, _ in listed[0] if "variables_of_main" in name]) == len(main.variables)
+    assert len([name for name, _ in listed[0] if name.startswith("weights/")]) == len(main.variables)
     data = [(path / "variables" / "variables.data-00000-of-00001").read_bytes() for path in paths]
     assert data[0] == data[1]
     weights = sum(4 * int(np.prod(v.shape)) for v in main.variables)
@@ -76,60 +219,31 @@ def test_nothing_of_a_branch_is_in_it(tmp_path):
     assert b"aux" not in (paths[0] / "saved_model.pb").read_bytes()
 
 
+def test_another_head_and_the_mean_of_several(tmp_path):
+    model, (x, _) = dhm.DHM(with_other_weights(tiny())), batch()
+    heads = model.predict(x, verbose=0)
+    np.testing.assert_allclose(logits_of(export_main(model, tmp_path, "aux1"), x), heads["aux1"], rtol=1e-5)
+    answer = signature(export_main(model, tmp_path, ("main", "aux2")))(x)
+    mean = np.mean([keras.ops.softmax(heads[head]) for head in ("main", "aux2")], axis=0)
+    np.testing.assert_allclose(answer["probabilities"], mean, rtol=1e-5)
+    np.testing.assert_allclose(answer["logits"], np.log(mean), rtol=1e-5, atol=1e-6)
+    assert b"aux1" not in (tmp_path / "2" / "saved_model.pb").read_bytes()
+
+
 @pytest.mark.parametrize("mixed", ["mixed_float16", "mixed_bfloat16"], indirect=True)
 def test_mixed_precision_is_exported_in_float32(mixed, tmp_path):
-    import tensorflow as tf
-
     half = resnet8(normalization=NORMALIZATION)
     path = export_main(dhm.DHM(half), tmp_path)
     keras.config.set_dtype_policy("float32")
     full = resnet8(normalization=NORMALIZATION)
     full.set_weights(half.get_weights())
-    raw = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
-    logits = tf.saved_model.load(path).signatures["serving_default"](images=tf.constant(raw))["logits"]
-    np.testing.assert_allclose(logits, full.predict(raw, verbose=0)["main"], atol=1e-6)
-    assert np.abs(half.predict(raw, verbose=0)["main"] - logits.numpy()).max() > 1e-5
-
-
-def test_versions_count_up_and_none_is_touched(tmp_path):
-    (tmp_path / "7").mkdir()
-    (tmp_path / "7" / "mark").touch()
-    (tmp_path / "notes").mkdir()
-    model = dhm.DHM(tiny())
-    assert [pathlib.Path(export_main(model, tmp_path)).name for _ in range(2)] == ["8", "9"]
-    assert (tmp_path / "7" / "mark").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8", "9", "notes"]
-
-
-def test_a_failed_export_leaves_no_version(tmp_path, monkeypatch):
-    import tensorflow as tf
-
-    def full_disk(module, path, **kwargs):
-        pathlib.Path(path).mkdir(parents=True)
-        raise OSError("No space left on device")
-
-    model = dhm.DHM(tiny())
-    export_main(model, tmp_path)
-    monkeypatch.setattr(tf.saved_model, "save", full_disk)
-    with pytest.raises(OSError):
-        export_main(model, tmp_path)
-    assert [path.name for path in tmp_path.iterdir() if path.name.isdigit()] == ["1"]
-    monkeypatch.undo()
-    assert pathlib.Path(export_main(model, tmp_path)).name == "2"
-
-
-def test_a_network_without_normalization_takes_floats(tmp_path):
-    import tensorflow as tf
-
-    model, (x, _) = dhm.DHM(tiny()), batch()
-    serve = tf.saved_model.load(export_main(model, tmp_path)).signatures["serving_default"]
-    np.testing.assert_allclose(serve(images=tf.constant(x))["logits"], model.main.predict(x, verbose=0), atol=1e-6)
+    logits = logits_of(path, RAW)
+    np.testing.assert_allclose(logits, full.predict(RAW, verbose=0)["main"], atol=1e-6)
+    assert np.abs(half.predict(RAW, verbose=0)["main"] - logits).max() > 1e-5
 
 
 @pytest.mark.parametrize("mixed", ["mixed_bfloat16"], indirect=True)
 def test_a_nested_network_in_mixed_precision_is_exported_in_float32(mixed, tmp_path):
-    import tensorflow as tf
-
     def network():
         stem = keras.Sequential([keras.layers.Dense(16, activation="relu"), keras.layers.Dense(16)], name="stem")
         x = keras.Input((4,))
@@ -142,18 +256,135 @@ def test_a_nested_network_in_mixed_precision_is_exported_in_float32(mixed, tmp_p
     full = network()
     full.set_weights(half.get_weights())
     x = np.random.default_rng(0).standard_normal((5, 4)).astype("float32")
-    logits = tf.saved_model.load(path).signatures["serving_default"](images=tf.constant(x))["logits"]
-    np.testing.assert_allclose(logits, full.predict(x, verbose=0)["main"], atol=1e-6)
+    np.testing.assert_allclose(logits_of(path, x), full.predict(x, verbose=0)["main"], atol=1e-6)
 
 
-def test_two_inputs_are_refused(tmp_path):
+def test_a_model_on_several_devices_and_its_saved_file(mirrored, tmp_path):
+    with mirrored.scope():
+        model = dhm.DHM(with_other_weights(tiny()))
+    x, _ = batch()
+    expected = model.main.predict(x, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, loaded, loaded.network, loaded.main):
+        np.testing.assert_allclose(logits_of(export_main(each, tmp_path / "serving"), x), expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_weights_trained_on_jax_are_exported_by_tensorflow(tmp_path):
+    code = f"""
+import numpy as np, keras, dhm_keras as dhm
+from networks import batch, sgd, tiny
+model = dhm.DHM(tiny(), class_names=list("abc"))
+model.compile(optimizer=sgd())
+x, y = batch()
+model.fit(x, y, epochs=2, verbose=0)
+model.save({str(tmp_path / "jax.keras")!r})
+np.save({str(tmp_path / "logits.npy")!r}, model.main.predict(x, verbose=0))
+"""
+    process = start("-c", code, KERAS_BACKEND="jax", PYTHONPATH=str(pathlib.Path(__file__).parent))
+    assert process.returncode == 0, process.stderr[-2000:]
+    path = export_main(keras.models.load_model(tmp_path / "jax.keras"), tmp_path)
+    answer = signature(path)(batch()[0])
+    np.testing.assert_allclose(answer["logits"], np.load(tmp_path / "logits.npy"), rtol=1e-4, atol=1e-5)
+    assert set(answer["class_names"].ravel()) == {b"a", b"b", b"c"}
+
+
+@pytest.mark.parametrize("kind", ["uint8 input", "rescaling", "preprocessed", "any size", "plain"])
+def test_networks_of_others(kind, tmp_path):
+    layers = keras.layers
+    x = image = keras.Input(
+        (None, None, 3) if kind == "any size" else (8, 8, 3), dtype="uint8" if "uint8" in kind else None
+    )
+    if kind == "uint8 input":
+        x = layers.Normalization(mean=[99.0] * 3, variance=[100.0] * 3)(x)
+    elif kind in ("rescaling", "any size"):
+        x = layers.Rescaling(1 / 127.5, offset=-1.0)(x)
+    elif kind == "preprocessed":
+        x = layers.Rescaling(2.0)(x)  # of floats about 1
+    logits = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu")(x)))
+    network = keras.Model(image, logits if kind == "plain" else {"main": logits})
+    raw = RAW[:, :8, :8] if kind in ("uint8 input", "rescaling", "any size") else batch(3)[0]
+    path = export_main(network, tmp_path)
+    expected = network.predict(raw, verbose=0)
+    np.testing.assert_allclose(logits_of(path, raw), expected if kind == "plain" else expected["main"], rtol=1e-5)
+    has_bytes = kind in ("uint8 input", "rescaling")
+    assert read_card(path)["signatures"].keys() == {"serving_default", "logits", *["image_bytes"] * has_bytes}
+
+
+def test_versions_count_up_and_none_is_touched(tmp_path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "mark").touch()
+    (tmp_path / ".partial-8").mkdir()  # of a process that was killed
+    (tmp_path / ".partial-8" / "saved_model.pb").touch()
+    model = dhm.DHM(tiny())
+    assert [pathlib.Path(export_main(model, tmp_path)).name for _ in range(2)] == ["8", "9"]
+    assert (tmp_path / "7" / "mark").exists()
+    assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
+    assert read_card(tmp_path / "8")
+
+
+@pytest.mark.slow
+def test_a_killed_export_leaves_whole_versions_alone(tmp_path):
+    code = f"""
+import dhm_keras as dhm
+from networks import tiny
+model = dhm.DHM(tiny())
+while True:
+    dhm.export.export_main(model, {str(tmp_path)!r})
+"""
+    path = str(pathlib.Path(__file__).parent)
+    process = subprocess.Popen([sys.executable, "-c", f"import sys; sys.path.insert(0, {path!r})\n{code}"])
+    try:
+        end = time.monotonic() + 120
+        while len(versions(tmp_path)) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+        while not list(tmp_path.glob(".partial-*")) and time.monotonic() < end:
+            time.sleep(0.001)
+    finally:
+        process.kill()
+        process.wait()
+    whole = versions(tmp_path)
+    assert len(whole) >= 3 and list(tmp_path.glob(".partial-*"))  # it was killed within an export
+    for version in whole:
+        assert read_card(tmp_path / str(version))
+    assert export_main(dhm.DHM(tiny()), tmp_path) == str(tmp_path / str(max(whole) + 1))
+    assert not list(tmp_path.glob(".partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"heads": "aux3"}, r"one or several of \['aux1', 'aux2', 'main'\].*Received: \('aux3',\)"),
+        ({"heads": ()}, "one or several"),
+        ({"heads": ("main", "main")}, "each once"),
+        ({"crop": 1.5}, r"a number in \(0, 1\], or None. Received: 1.5"),
+        ({"crop": "squash"}, r"a number in \(0, 1\]"),
+        ({"class_names": ["a", "b"]}, "Expected 3 strings of one line, .* Received: 2 names"),
+        ({"class_names": ["a", "b", "c\nd"]}, r"among them 'c\\nd'"),
+        ({"heads": ("main", "aux1"), "embedding": True}, "with one head alone"),
+        ({"card": {"sha256": {}}}, r"without the entries \['sha256'\]"),
+        ({"card": {"x": np.float32(1)}}, "a dict of JSON values"),
+        ({"card": [1]}, "a dict of JSON values"),
+        ({"directory": "gs://bucket"}, "Expected a local path"),
+    ],
+)
+def test_arguments_are_looked_at_before_anything_is_written(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_main(dhm.DHM(tiny()), **{"directory": tmp_path / "serving", **arguments})
+    assert not (tmp_path / "serving").exists()
+
+
+def test_models_that_cannot_be_exported(tmp_path):
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     features = keras.layers.Concatenate()([a, b])
     network = keras.Model([a, b], {name: keras.layers.Dense(3, name=name)(features) for name in ("main", "aux1")})
     with pytest.raises(ValueError, match=r"Expected one input. Received: the inputs \['a', 'b'\]"):
         export_main(dhm.DHM(network), tmp_path)
-
-
-def test_another_model_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="Expected a `DHM`"):
-        export_main(tiny(), tmp_path)
+    image = keras.Input((8, 8, 3))
+    for model in (keras.Model(image, keras.layers.Conv2D(3, 1)(image)), "model.keras", None):
+        with pytest.raises(ValueError, match="Expected a `DHM`, or a functional model"):
+            export_main(model, tmp_path)
+    pooled = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
+    with pytest.raises(ValueError, match="Expected a head that ends in a Dense layer"):
+        export_main(pooled, tmp_path, embedding=True)

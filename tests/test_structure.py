@@ -13,11 +13,13 @@ PACKAGE = ROOT / "dhm_keras"
 # What each module may import of this package. A new module needs a line here.
 MAY_IMPORT = {
     "analysis": {"files", "forking", "objective"},
-    "callbacks": {"analysis", "distribute", "export", "files", "objective", "resume", "sampling", "trainer"},
+    "callbacks": {
+        *("analysis", "distribute", "export", "files", "network", "objective", "resume", "run", "sampling", "trainer"),
+    },
     "checkpoint": {"files"},
     "data": {"distribute"},
     "distribute": set(),
-    "export": {"network"},
+    "export": {"analysis", "files", "forking", "network"},
     "files": set(),
     "forking": {"initializers", "network"},
     "initializers": set(),
@@ -33,7 +35,7 @@ MAY_IMPORT = {
     "run": {"distribute", "files", "resume"},
     "sampling": set(),
     "schedules": set(),
-    "trainer": {"distribute", "logs", "objective", "resume", "routing"},
+    "trainer": {"distribute", "logs", "network", "objective", "resume", "routing"},
 }
 
 

@@ -3,6 +3,7 @@
 from dhm_keras.analysis.agreement import agreement, measuring, stem
 from dhm_keras.analysis.agreement_figure import plot_agreement
 from dhm_keras.analysis.correlation import correlation, matching_convolutions, plot_correlation
+from dhm_keras.analysis.cost import multiply_adds
 from dhm_keras.analysis.curves import plot_curves
 from dhm_keras.analysis.network import plot_network
 from dhm_keras.analysis.numbers import mean_std
@@ -13,6 +14,7 @@ __all__ = [
     "matching_convolutions",
     "mean_std",
     "measuring",
+    "multiply_adds",
     "plot_agreement",
     "plot_correlation",
     "plot_curves",

@@ -1,0 +1,6 @@
+"""The main head for TensorFlow Serving: a complete folder."""
+
+from dhm_keras.export.bundle import check_arguments, check_backend, export_main
+from dhm_keras.export.card import read_card
+
+__all__ = ["check_arguments", "check_backend", "export_main", "read_card"]

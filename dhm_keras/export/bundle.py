@@ -1,0 +1,136 @@
+"""A version folder for TensorFlow Serving, written beside the others."""
+
+import os
+import pathlib
+
+import keras
+
+from dhm_keras import files
+from dhm_keras.export.card import check_card, write_card
+from dhm_keras.export.heads import choose, shipped
+
+
+def export_main(model, directory, heads="main", crop=1.0, class_names=None, embedding=False, card=None):
+    """Writes the main head as the next version in a folder that TensorFlow Serving loads as it is.
+
+    The version appears when it is complete, and none is ever overwritten. No variable of a branch is in it, each
+    variable once; the answers equal the float32 evaluation of the weights, whatever the training precision. A network
+    that begins with normalization, or with a rescaling from 0-255, takes raw images in `serving_default`, uint8
+    `(batch, height, width, channels)`, JPEGs and PNGs in `image_bytes`, strings `(batch,)`, and images that are
+    normalised already in `logits`, float32; any other network takes images in `serving_default` as it was trained on.
+    All signatures give `logits` and `probabilities`, float32 `(batch, classes)`, the most probable `classes`, int32,
+    with their `scores`, float32, and `class_names`, strings, `(batch, 5)` each, best first.
+
+    Example:
+
+    ```python
+    path = dhm_keras.export.export_main(model, "serving/resnet32")  # serving/resnet32/1
+    answer = tf.saved_model.load(path).signatures["serving_default"](images=images)
+    answer["logits"], answer["classes"]
+    ```
+
+    Args:
+        model: `DHM`, or a functional model from images to logits, or to a dict of logits by head.
+        directory: Path of the folder of versions; made if need be.
+        heads: String, or sequence of strings: of several heads the probabilities are the mean. Defaults to `"main"`.
+        crop: How `image_bytes` brings an image to the network's size, antialiased and bilinear. Float in (0, 1]: its
+            shorter side is resized to `size / crop`, and the centre cut out, as `data.JpegTestBatches` does with
+            `224 / 256`. `None`: the whole image is resized, whatever its aspect ratio. Defaults to `1.0`: the largest
+            central square.
+        class_names: Sequence of strings, the name of class 0 first. Defaults to the model's own.
+        embedding: Boolean. Whether all signatures give `embedding`, float32 `(batch, features)`, too: what the head's
+            classifier takes. Defaults to `False`.
+        card: Dict of JSON values, such as the data, the recipe and the metrics, for `assets.extra/model_card.json`.
+            Defaults to `None`.
+
+    Returns:
+        Path of the new version, a string.
+
+    Raises:
+        ValueError: if the backend is not TensorFlow, or an argument is not as above.
+        OSError: if the folder cannot be written; versions already there stay as they are.
+    """
+    chosen, directory = check_arguments(model, directory, heads, crop, class_names, embedding, card)
+    to_ship = shipped(*chosen)
+    with files.lock(directory, wait=True):
+        version = directory / str(max(versions(directory), default=0) + 1)
+        _write(to_ship, version, crop, card)
+    return str(version)
+
+
+def check_arguments(model, directory, heads="main", crop=1.0, class_names=None, embedding=False, card=None):
+    """Looks at the arguments of `export_main`, makes the folder if need be, and writes nothing.
+
+    Returns:
+        What `choose` gives, and the folder's `pathlib.Path`.
+
+    Raises:
+        ValueError: if the backend is not TensorFlow, or an argument is not as in `export_main`.
+        OSError: if the folder cannot be made or written.
+    """
+    check_backend()
+    check_card(card)
+    if crop is not None and (isinstance(crop, bool) or not isinstance(crop, (int, float)) or not 0 < crop <= 1):
+        raise ValueError(
+            f"Invalid value for argument `crop`. Expected a number in (0, 1], or None. Received: {crop!r}."
+        )
+    return choose(model, heads, class_names, embedding), prepare(directory)
+
+
+def _write(to_ship, version, crop, card):
+    """Writes the folder of a version; `OSError` if it cannot be written."""
+    import tensorflow as tf
+
+    from dhm_keras.export.signatures import signatures
+
+    functions, examples = signatures(to_ship, crop)
+    module = tf.Module()
+    module.weights = [variable.value for variable in to_ship.model.variables]
+    try:
+        with files.new_folder(version) as partial:
+            if to_ship.class_names:
+                names = partial / "class_names.txt"
+                names.write_text("".join(f"{name}\n" for name in to_ship.class_names), encoding="utf-8")
+                module.class_names = tf.saved_model.Asset(str(names))
+            tf.saved_model.save(module, str(partial), signatures=functions)
+            if to_ship.class_names:
+                names.unlink()  # it is in assets now
+            write_card(partial, to_ship, functions, card)
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
+        raise OSError(
+            f"{version} cannot be written ({reason}). The versions there are kept. Make room, or make the folder "
+            "writable, and export again."
+        ) from error
+
+
+def versions(directory):
+    """Numbers of the versions in a folder.
+
+    Args:
+        directory: `pathlib.Path`.
+
+    Returns:
+        List of integers.
+    """
+    return [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
+
+
+def prepare(directory):
+    """The folder of versions, made if need be, as a `pathlib.Path`; `ValueError` or `OSError` if it cannot be one."""
+    if "://" in str(directory):
+        raise ValueError(f"Invalid value for argument `directory`. Expected a local path. Received: {directory!r}.")
+    directory = pathlib.Path(directory).expanduser()
+    directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK):
+        raise OSError(f"The folder {directory} cannot be written. Make it writable, or choose another.")
+    return directory
+
+
+def check_backend():
+    """Raises `ValueError` if the backend cannot write a SavedModel."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"A SavedModel is written by TensorFlow, and the Keras backend is {keras.backend.backend()!r}. Save the "
+            "model (.keras), set KERAS_BACKEND=tensorflow, load it and export it there."
+        )
