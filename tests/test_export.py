@@ -24,9 +24,11 @@ NORMALIZATION = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 NAMES = [f"class {i}" for i in range(10)]
 RAW = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype("uint8")
 
-# A process that knows TensorFlow and NumPy, and not this library.
+# A process that knows TensorFlow and NumPy, and neither this library nor Keras, which TensorFlow imports if it can.
 SERVE = """
-import json, sys, numpy, tensorflow as tf
+import json, sys
+sys.modules["keras"] = None
+import numpy, tensorflow as tf
 path, images, logits = sys.argv[1:]
 loaded = tf.saved_model.load(path)
 serve = loaded.signatures["serving_default"]
@@ -35,7 +37,7 @@ told = lambda specs: {name: [spec.dtype.name, spec.shape.as_list()] for name, sp
 print(json.dumps({
     "inputs": {name: told(serve.structured_input_signature[1]) for name, serve in loaded.signatures.items()},
     "outputs": told(serve.structured_outputs),
-    "imported": [name for name in sys.modules if name.startswith(("dhm", "keras"))],
+    "imported": [name for name, module in sys.modules.items() if module and name.startswith(("dhm", "keras"))],
 }))
 """
 
