@@ -88,6 +88,7 @@ RECIPE = experiment.Recipe(
     batches=batches,
     images=lambda data: [len(labels) for _, labels in data],
     measured=measured,
+    class_names=lambda data: dhm.data.CIFAR100_CLASS_NAMES,
     check=check,
 )
 

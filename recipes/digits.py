@@ -205,7 +205,7 @@ def train(run):
     batches = dhm.data.TrainBatches(images, labels, BATCH_SIZE, pad=2, crop="batch", seed=seed)
     keras.utils.set_random_seed(seed)
     network = {"resnet14": resnet14, "convnet": convnet}[run.config["backbone"]](with_branches=method != "baseline")
-    model = dhm.DHM(network, method=method, name=run.folder.name)
+    model = dhm.DHM(network, method=method, class_names=list("0123456789"), name=run.folder.name)
     schedule = dhm.schedules.Cosine(
         run.config["learning_rate"], batches.steps_per_epoch, epochs, run.config["warmup_epochs"]
     )

@@ -16,7 +16,7 @@ from absl import app, flags, logging
 import dhm_keras as dhm
 import protocols
 from dhm_keras.run import Run, best_and_last, left_out
-from run_folders import find
+from run_folders import card_of, find
 
 METHODS = ("baseline", "dsl", "dhm")
 ALONE = ("aux1", "aux2", "aux3")  # as a method: that branch alone, from the image on
@@ -40,6 +40,8 @@ class Recipe:
             that make the validation.
         images: Function of the data to the numbers of training images and of those held out.
         measured: Function of a run's config and the data to the training images and labels of `--agreement`.
+        class_names: Function of the data to the names of the classes.
+        crop: Float, as `export_main` takes it: how evaluation cuts images to the network's size.
         check: Function to a sentence about the first wrong flag of the recipe's own, or `None`.
         held_out: String. What the errors are measured on. Defaults to `"test"`.
     """
@@ -53,6 +55,8 @@ class Recipe:
     batches: Callable
     images: Callable
     measured: Callable
+    class_names: Callable
+    crop: float = 1.0
     check: Callable = lambda: None
     held_out: str = "test"
 
@@ -305,12 +309,13 @@ def train(recipe, run, data, epochs_after):
     keras.utils.set_random_seed(seed)
     batches, validation = recipe.batches(config, data)
     network = build(recipe, config)
-    model = dhm.DHM(network, **objective_of(config), name=run.folder.name)
+    model = dhm.DHM(network, **objective_of(config), class_names=recipe.class_names(data), name=run.folder.name)
     schedule = dhm.schedules.MultiStep(
         config["learning_rate"], batches.steps_per_epoch, config["milestones"], config["decay"], config["warmup_epochs"]
     )
     optimizer = dhm.optimizers.SGD(schedule, config["momentum"], weight_decay=config["weight_decay"])
     model.compile(optimizer=optimizer, steps_per_execution=steps_of_a_call(batches))
+    images = recipe.images(data)
     callbacks = [
         *run.start(FLAGS.checkpoint_every),
         dhm.callbacks.WarnOfCollapse(),
@@ -322,10 +327,11 @@ def train(recipe, run, data, epochs_after):
     if config.get("agreement"):
         callbacks.append(dhm.callbacks.MeasureAgreement(*recipe.measured(config, data), run.path("agreement.csv")))
     if config["backend"] == "tensorflow":
-        callbacks.append(dhm.callbacks.ExportMain(run.path("serving")))
+        card = card_of(config, images)
+        callbacks.append(dhm.callbacks.ExportMain(run.path("serving"), crop=recipe.crop, card=card))
     history = model.fit(batches, epochs=config["epochs"], callbacks=callbacks, verbose=0, **validation).history
-    images = {"images": recipe.images(data), **skipped(batches, validation["validation_data"])}
-    run.finish(model, {**best_and_last(history, model.heads), **images})
+    told = {"images": images, **skipped(batches, validation["validation_data"])}
+    run.finish(model, {**best_and_last(history, model.heads), **told})
 
 
 def steps_of_a_call(batches):

@@ -95,6 +95,8 @@ RECIPE = experiment.Recipe(
     batches=batches,
     images=lambda data: [len(files) for files in data],
     measured=measured,
+    class_names=lambda data: data[0].class_names,
+    crop=224 / 256,
     held_out="validation",
 )
 

@@ -1,4 +1,4 @@
-"""The finished runs in a folder that a recipe has filled, for the figures of all of them."""
+"""What the folders of runs hold, for all that comes after the training: figures, exports."""
 
 from dhm_keras.files import differences
 from dhm_keras.run import Run
@@ -45,6 +45,19 @@ def find(folder):
         _check_same(of_method[0], run, ("seed",))
         _check_same(finished[0], run, ("seed", "method", "agreement", *OF_METHOD))
     return found
+
+
+def card_of(config, images=None):
+    """What a run's config says for the model card of its export.
+
+    Args:
+        config: Dict, the run's.
+        images: Numbers of images that were trained on and held out. Defaults to `None`.
+
+    Returns:
+        Dict.
+    """
+    return {"data": {"set": config["recipe"], **({"images": images} if images else {})}, "recipe": config}
 
 
 def _check_same(first, run, but):

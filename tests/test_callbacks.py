@@ -149,17 +149,59 @@ def test_collapse_on_real_digits(rate, warmup, collapses, capsys):
 
 @pytest.mark.tensorflow
 def test_export_at_the_end_of_the_training(tmp_path):
-    import tensorflow as tf
-
     with pytest.raises(ValueError, match="local path"):
         fit(ExportMain("gs://bucket/serving"))
+    with pytest.raises(ValueError, match=r"Expected 'last' or 'best'\. Received: 'first'"):
+        ExportMain(tmp_path, "first")
+    with pytest.raises(ValueError, match="Invalid value for argument `heads`"):  # before the training, not after it
+        fit(ExportMain(tmp_path, heads="aux7"))
     (tmp_path / "a_file").touch()
-    with pytest.raises(FileExistsError):  # before the training, not after it
+    with pytest.raises(FileExistsError):
         fit(ExportMain(tmp_path / "a_file"))
-    model, _ = fit(ExportMain(tmp_path), epochs=1)
+    model, _ = fit(ExportMain(tmp_path, card={"data": "noise"}), epochs=1)
     x, _ = batch()
-    served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"](images=tf.constant(x))["logits"]
-    np.testing.assert_allclose(served, model.main.predict(x, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(served(tmp_path / "1", x), model.main.predict(x, verbose=0), atol=1e-6)
+    card = dhm.export.read_card(tmp_path / "1")
+    assert card["data"] == "noise" and card["metrics"]["epoch"] == 1 and 0 <= card["metrics"]["main_accuracy"] <= 1
+
+
+@pytest.mark.tensorflow
+def test_export_of_the_best_epoch_also_of_a_resumed_training(tmp_path):
+    x, y = batch()
+
+    class Accuracies(keras.callbacks.Callback):
+        """Says in the place of the validation how good each epoch was, and keeps its answers."""
+
+        answers = ()
+
+        def on_epoch_end(self, epoch, logs):
+            logs["val_main_accuracy"] = (0.3, 0.7, 0.7, 0.5)[epoch]
+            Accuracies.answers = (*Accuracies.answers, self.model.main.predict(x, verbose=0))
+
+    def train(epochs):
+        keras.utils.set_random_seed(0)
+        model = dhm.DHM(tiny())
+        model.compile(optimizer=sgd(), run_eagerly=True)
+        callbacks = [Accuracies(), ExportMain(tmp_path / "serving", "best"), dhm.callbacks.Resume(tmp_path / "state")]
+        model.fit(x, y, batch_size=8, epochs=epochs, callbacks=callbacks, verbose=0)
+        np.testing.assert_array_equal(model.main.predict(x, verbose=0), Accuracies.answers[-1])  # it has the last
+
+    train(epochs=2)
+    train(epochs=4)  # of which the process sees no better one than the best before
+    for version in ("1", "2"):
+        np.testing.assert_allclose(served(tmp_path / "serving" / version, x), Accuracies.answers[1], atol=1e-6)
+        metrics = dhm.export.read_card(tmp_path / "serving" / version)["metrics"]
+        assert (metrics["epoch"], metrics["val_main_accuracy"]) == (2, 0.7)
+    with pytest.raises(ValueError, match=r"which='best'\) needs validation data"):
+        fit(ExportMain(tmp_path, "best"))
+
+
+def served(path, images):
+    """The logits of an exported version."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    return loaded.signatures["serving_default"](images=tf.constant(images))["logits"].numpy()
 
 
 def test_progress_tells_errors_and_the_time_left(capsys, monkeypatch):

@@ -16,7 +16,7 @@ from programs import start
 
 import dhm_keras as dhm
 from dhm_keras.data import jpeg
-from dhm_keras.export import export_main, read_card
+from dhm_keras.export import export_main, float32_logits, read_card
 from dhm_keras.export.bundle import versions
 
 pytestmark = pytest.mark.tensorflow
@@ -229,6 +229,7 @@ def test_another_head_and_the_mean_of_several(tmp_path):
     mean = np.mean([keras.ops.softmax(heads[head]) for head in ("main", "aux2")], axis=0)
     np.testing.assert_allclose(answer["probabilities"], mean, rtol=1e-5)
     np.testing.assert_allclose(answer["logits"], np.log(mean), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(float32_logits(model, x, ("main", "aux2")), np.log(mean), rtol=1e-5, atol=1e-6)
     assert b"aux1" not in (tmp_path / "2" / "saved_model.pb").read_bytes()
 
 
@@ -240,6 +241,7 @@ def test_mixed_precision_is_exported_in_float32(mixed, tmp_path):
     full = resnet8(normalization=NORMALIZATION)
     full.set_weights(half.get_weights())
     logits = logits_of(path, RAW)
+    np.testing.assert_allclose(logits, float32_logits(dhm.DHM(half), RAW), atol=1e-6)
     np.testing.assert_allclose(logits, full.predict(RAW, verbose=0)["main"], atol=1e-6)
     assert np.abs(half.predict(RAW, verbose=0)["main"] - logits).max() > 1e-5
 

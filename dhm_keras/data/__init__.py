@@ -2,6 +2,7 @@
 
 from dhm_keras.data.batches import TrainBatches, corrupt_labels
 from dhm_keras.data.cifar import CIFAR10_MEAN_STD, CIFAR100_MEAN_STD, cifar10, cifar100
+from dhm_keras.data.cifar_classes import CIFAR10_CLASS_NAMES, CIFAR100_CLASS_NAMES
 from dhm_keras.data.crops import crop_and_flip
 from dhm_keras.data.digits import DIGITS_MEAN_STD, digits
 from dhm_keras.data.image_folder import IMAGENET_MEAN_STD, ImageFiles, image_folder
@@ -10,7 +11,9 @@ from dhm_keras.data.tfds import from_tfds
 from dhm_keras.data.tfds_images import imagenet_from_tfds
 
 __all__ = [
+    "CIFAR10_CLASS_NAMES",
     "CIFAR10_MEAN_STD",
+    "CIFAR100_CLASS_NAMES",
     "CIFAR100_MEAN_STD",
     "DIGITS_MEAN_STD",
     "IMAGENET_MEAN_STD",

@@ -2,5 +2,6 @@
 
 from dhm_keras.export.bundle import check_arguments, check_backend, export_main
 from dhm_keras.export.card import read_card
+from dhm_keras.export.heads import float32_logits
 
-__all__ = ["check_arguments", "check_backend", "export_main", "read_card"]
+__all__ = ["check_arguments", "check_backend", "export_main", "float32_logits", "read_card"]

@@ -83,7 +83,7 @@ def _write(to_ship, version, crop, card):
 
     from dhm_keras.export.signatures import signatures
 
-    functions, examples = signatures(to_ship, crop)
+    functions, _ = signatures(to_ship, crop)
     module = tf.Module()
     module.weights = [variable.value for variable in to_ship.model.variables]
     try:

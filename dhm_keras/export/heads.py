@@ -1,4 +1,7 @@
-"""The heads to ship as a functional model of their own, in float32."""
+"""The heads to ship as a functional model of their own, in float32.
+
+The edges of a functional graph have no public names in Keras: `_keras_history` and `_inbound_nodes` are its own.
+"""
 
 import dataclasses
 import re
@@ -101,6 +104,28 @@ def shipped(network, outputs, class_names):
     heads = tuple(name for name in outputs if name != "embedding")
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", network.name)
     return Shipped(name, heads, copy, takes_raw, preprocess, compute, class_names)
+
+
+def float32_logits(model, images, heads="main"):
+    """What an export has to answer: the float32 evaluation of a model's weights by Keras.
+
+    Args:
+        model, heads: As `export_main` takes them.
+        images: Array `(n, height, width, channels)`, as the model takes them.
+
+    Returns:
+        float32 `(n, classes)`; of several heads the logarithm of their mean probabilities.
+
+    Raises:
+        ValueError: if an argument is not as above.
+    """
+    network, outputs, _ = choose(model, heads, None, embedding=False)
+    part = in_float32(Network(network.input, list(outputs.values())))
+    each = part.predict(images, batch_size=256, verbose=0)
+    if len(outputs) == 1:
+        return each[0]
+    log_probs = [z - np.logaddexp.reduce(z, axis=-1, keepdims=True) for z in each]
+    return np.logaddexp.reduce(log_probs, axis=0) - np.log(len(log_probs), dtype="float32")
 
 
 def in_float32(model):

@@ -1,0 +1,140 @@
+"""Exports what was trained for TensorFlow Serving, and shows that it is the same model.
+
+    python recipes/export.py runs/cifar100/resnet32/dhm-0 serving/resnet32             # main, after the best epoch
+    python recipes/export.py runs/cifar100/resnet32/dhm-0 serving/resnet32 --which last
+    python recipes/export.py model.keras serving/mine --heads main,aux1                # the mean of two heads
+    python recipes/export.py model.keras serving/mine --check --onnx --litert          # with a report
+
+CHECKPOINT is the folder of a finished run, or a `.keras` file that `DHM.save` wrote, on TensorFlow or JAX. Each export
+is the next version in DEST; `docker compose up` there serves it. `--check` re-loads it in fresh processes, with plain
+TensorFlow and with whatever of OpenVINO, ONNX Runtime and LiteRT is installed, and prints how far the answers are from
+the trained model's, the time of an image and the size, beside the same network built without branches. See
+docs/serving.md.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
+
+import math
+import pathlib
+import tempfile
+
+import keras
+import numpy as np
+from absl import app, flags, logging
+
+import dhm_keras as dhm
+from dhm_keras.run import Run
+from run_folders import card_of
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("which", None, ("best", "last"), "The weights of a run's best or last epoch. Default: best.")
+flags.DEFINE_list("heads", "main", "The head to export, or several: the mean of their probabilities.")
+flags.DEFINE_float("crop", None, "Share of an image's shorter side that image_bytes takes. Default: the recipe's, or 1")
+flags.DEFINE_boolean("squash", False, "Resize whole images whatever their aspect ratio, instead of --crop.")
+flags.DEFINE_boolean("embedding", False, "Give what the classifier takes, too.")
+flags.DEFINE_string("class_names", None, "Text file with a name a line. Default: those the model was trained with.")
+flags.DEFINE_boolean("onnx", False, "Write VERSION.onnx, too.")
+flags.DEFINE_boolean("litert", False, "Write VERSION.tflite, too.")
+flags.DEFINE_boolean("check", False, "Print whether it is the same model, in all runtimes that are installed.")
+
+IMAGES = 256  # of noise, that --check compares on
+
+
+def main(arguments):
+    if len(arguments) != 3:
+        raise app.UsageError(f"Expected CHECKPOINT DEST. Received: {arguments[1:]}.")
+    logging.set_verbosity(logging.ERROR)
+    checkpoint, directory = map(pathlib.Path, arguments[1:])
+    try:
+        model, crop, card = load(checkpoint)
+        path = dhm.export.export_main(
+            model,
+            directory,
+            FLAGS.heads,
+            None if FLAGS.squash else FLAGS.crop or crop,
+            class_names(),
+            FLAGS.embedding,
+            card,
+        )
+        print(f"Exported {' and '.join(FLAGS.heads)} of {checkpoint} to {path}")
+        for wanted, convert in ((FLAGS.onnx, dhm.export.to_onnx), (FLAGS.litert, dhm.export.to_litert)):
+            if wanted:
+                print(f"Converted to {convert(path)}")
+        if FLAGS.check:
+            check(model, path)
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"export.py: {error}") from None
+
+
+def load(checkpoint):
+    """`(model, crop, card)` of a run's folder or a `.keras` file."""
+    if (checkpoint / "config.json").exists():
+        return load_run(Run.open(checkpoint))
+    if FLAGS.which:
+        raise ValueError(f"--which is of the folder of a run. Received: {checkpoint}.")
+    if checkpoint.suffix != ".keras" or not checkpoint.is_file():
+        raise ValueError(
+            f"{checkpoint} is neither the folder of a run nor a .keras file. Weights alone (.h5, .npz, .pth) do not "
+            "say of which network they are: load them into it and save that as .keras."
+        )
+    try:
+        return keras.models.load_model(checkpoint, compile=False), 1.0, {"file": checkpoint.name}
+    except Exception as error:  # Keras raises whatever the file leads it to
+        raise ValueError(f"{checkpoint} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def load_run(run):
+    """`(model, crop, card)` of a finished run."""
+    if run.result is None:
+        raise ValueError(f"The run in {run.folder} is not finished. Start its recipe again: it goes on from there.")
+    which = FLAGS.which or "best"
+    model = keras.models.load_model(run.checked("last.keras"), compile=False)
+    if which == "best":
+        model.network.load_weights(run.checked("best.weights.h5"))
+    epoch = run.result[which]["epoch"]
+    logs = {name: value for name, value in run.history[epoch - 1].items() if math.isfinite(value)}
+    card = {**card_of(run.config, run.result.get("images")), "metrics": {**logs, "epoch": epoch}}
+    return model, 224 / 256 if run.config["recipe"] == "imagenet" else 1.0, card
+
+
+def class_names():
+    """The lines of --class_names, or `None`."""
+    if not FLAGS.class_names:
+        return None
+    return pathlib.Path(FLAGS.class_names).read_text(encoding="utf-8").splitlines()
+
+
+def check(model, path):
+    """Prints the parity report of a version, on noise."""
+    network = getattr(model, "network", model)
+    shape = [side or 224 for side in network.input.shape[1:]]
+    takes_raw = "image_bytes" in dhm.export.read_card(path)["signatures"]
+    rng = np.random.default_rng(0)
+    if takes_raw:
+        images = rng.integers(0, 256, (IMAGES, *shape)).astype("uint8")
+    else:
+        images = rng.standard_normal((IMAGES, *shape)).astype("float32")
+    logits = dhm.export.float32_logits(model, images, FLAGS.heads)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = never_branched(network) if FLAGS.heads == ["main"] else None
+        print(dhm.export.check(path, images, logits, plain and dhm.export.export_main(plain, folder)))
+
+
+def never_branched(network):
+    """The library's network of the same name and size, built without branches; `None` of any other network."""
+    if network.name not in dhm.models.names():
+        return None
+    normalizes = any(isinstance(layer, keras.layers.Normalization) for layer in network.layers)
+    return dhm.models.get(
+        network.name,
+        num_classes=keras.tree.flatten(network.output)[0].shape[-1],
+        input_shape=network.input.shape[1:],
+        branches=(),
+        normalization=((0.5,) * 3, (0.25,) * 3) if normalizes else None,
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)
