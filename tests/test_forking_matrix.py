@@ -70,5 +70,5 @@ def test_fork_train_save_export(name, tmp_path):
         serve = serving.signatures["serving_default"]
         sent = tf.constant(images.astype(serve.structured_input_signature[1]["images"].dtype.as_numpy_dtype))
         np.testing.assert_allclose(serve(images=sent)["logits"], logits["main"], rtol=1e-4, atol=1e-4)
-        weights = [v for v in serving.variables_of_main if v.dtype.is_floating]  # without the seeds of dropout
+        weights = [v for v in serving.weights if v.dtype.is_floating]  # without the seeds of dropout
         assert sum(int(np.prod(v.shape)) for v in weights) == model.count_params()
