@@ -7,33 +7,35 @@
 
 Trains a small ResNet (14 layers, two branches) as baseline, with deep supervision (DSL) and with DHM, at one learning
 rate for all, as in supplement E of the paper in miniature. Data come with scikit-learn, nothing is downloaded. Prints a
-table of test errors, draws `curves.png`, exports the best main head and has a fresh process with plain TensorFlow check
-it. A second start with the same settings keeps the runs that are finished, and goes on with those that were stopped,
-killed or not, to the same results.
+table of test errors, draws `curves.png`, exports the best main head for TensorFlow Serving and has fresh processes say
+whether it is the same model, in plain TensorFlow and in the other runtimes that are installed. A second start with the
+same settings keeps the runs that are finished, and goes on with those that were stopped, killed or not, to the same
+results.
 
 Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed: same batches, no TensorBoard, no export.
 """
 
 import concurrent.futures
+import importlib.util
 import multiprocessing
 import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import sys
+import tempfile
 import threading
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
 
 import keras
-import numpy as np
 from absl import app, flags, logging
 from keras import layers
 
 import dhm_keras as dhm
 from dhm_keras.models import Branch, cifar_resnet
 from dhm_keras.run import Run, best_and_last, left_out
+from run_folders import card_of
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Folder of the runs. Default: runs/digits, with -BACKBONE and -smoke if given.")
@@ -194,6 +196,9 @@ def convnet(with_branches):
     return dhm.fork(keras.Model(image, x, name="digits_convnet"), branches=2 if with_branches else 0)
 
 
+BACKBONES = {"resnet14": resnet14, "convnet": convnet}
+
+
 def train(run):
     """Trains one network and leaves history, logs, checkpoints and result in the run's folder."""
     if Progress.stopping.value:  # the pool had handed it out before
@@ -204,7 +209,7 @@ def train(run):
     labels = dhm.data.corrupt_labels(labels, run.config["corrupt"], num_classes=10, seed=0)  # the same for every run
     batches = dhm.data.TrainBatches(images, labels, BATCH_SIZE, pad=2, crop="batch", seed=seed)
     keras.utils.set_random_seed(seed)
-    network = {"resnet14": resnet14, "convnet": convnet}[run.config["backbone"]](with_branches=method != "baseline")
+    network = BACKBONES[run.config["backbone"]](with_branches=method != "baseline")
     model = dhm.DHM(network, method=method, class_names=list("0123456789"), name=run.folder.name)
     schedule = dhm.schedules.Cosine(
         run.config["learning_rate"], batches.steps_per_epoch, epochs, run.config["warmup_epochs"]
@@ -243,35 +248,26 @@ def draw_figures(runs, folder):
         print(f"Agreement of the heads: {folder}/agreement.png")
 
 
-IN_A_FRESH_PROCESS = """
-import sys, numpy, tensorflow
-path, images, logits = sys.argv[1:]
-serve = tensorflow.saved_model.load(path).signatures["serving_default"]
-numpy.save(logits, serve(images=tensorflow.constant(numpy.load(images)))["logits"])
-"""
-
-
 def export(run, directory):
-    """Exports the best main head of a run and compares its answers, from a process that knows TensorFlow alone."""
+    """Exports the best main head of a run, and prints whether it is the same model, beside one without branches."""
     _, (images, labels) = dhm.data.digits()
     model = keras.models.load_model(run.checked("last.keras"))
     model.network.load_weights(run.checked("best.weights.h5"))
-    path = dhm.export.export_main(model, directory)
-    sent, answered = directory / "images.npy", directory / "logits.npy"
-    np.save(sent, images)
-    command = [sys.executable, "-c", IN_A_FRESH_PROCESS, path, str(sent), str(answered)]
-    process = subprocess.run(command, capture_output=True, text=True)
-    if process.returncode:
-        raise SystemExit(f"The exported model {path} could not be run by TensorFlow alone:\n{process.stderr[-2000:]}")
-    served, expected = np.load(answered), model.main.predict(images, batch_size=1000, verbose=0)
-    sent.unlink(), answered.unlink()
-    same = int((served.argmax(-1) == expected.argmax(-1)).sum())
+    card = {**card_of(run.config), "metrics": run.result["best"]}
+    path = dhm.export.export_main(model, directory, card=card)
+    for module, convert in (("tf2onnx", dhm.export.to_onnx), ("ai_edge_litert", dhm.export.to_litert)):
+        if importlib.util.find_spec(module):
+            convert(path)
+    logits = dhm.export.float32_logits(model, images)
+    error = 100 * (logits.argmax(-1) != labels).mean()
     print(
-        f"Exported main of {run.folder.name} to {path}. In a fresh process plain TensorFlow predicts {same} of "
-        f"{len(images)} test images as the model does (largest difference of a logit "
-        f"{abs(served - expected).max():.1e}), test error {100 * (served.argmax(-1) != labels).mean():.2f} %."
+        f"Exported main of {run.folder.name}, test error {error:.2f} %, to {path}; docker compose up there serves it\n"
     )
-    if same < len(images):
+    with tempfile.TemporaryDirectory() as folder:
+        plain = BACKBONES[run.config["backbone"]](with_branches=False)
+        report = dhm.export.check(path, images, logits, dhm.export.export_main(plain, folder))
+    print(report)
+    if any(row.others for row in report.rows):
         raise SystemExit("The exported model differs from the trained one.")
 
 
