@@ -95,12 +95,12 @@ def shipped(network, outputs, class_names):
     Returns:
         `Shipped`.
     """
-    copy = in_float32(Network(network.input, outputs, name=network.name))
+    copy = in_float32(Network(network.inputs[0], outputs, name=network.name))
     layers, prepared = _preprocessing(copy)
     takes_raw = _takes_raw_images(copy, layers)
     preprocess, compute = None, copy
     if takes_raw and layers:
-        preprocess, compute = Network(copy.input, prepared), Network(prepared, copy.output)
+        preprocess, compute = Network(copy.inputs[0], prepared), Network(prepared, copy.output)
     heads = tuple(name for name in outputs if name != "embedding")
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", network.name)
     return Shipped(name, heads, copy, takes_raw, preprocess, compute, class_names)
@@ -176,7 +176,7 @@ def _features(logits):
 
 def _preprocessing(model):
     """A network's first layers as long as they only rescale and normalise, and the tensor behind them."""
-    layers, tensor = [], model.input
+    layers, tensor = [], model.inputs[0]
     while True:
         after = [
             (layer, node)
@@ -193,4 +193,5 @@ def _preprocessing(model):
 def _takes_raw_images(model, layers):
     """Whether a network takes images of 0-255: as integers, or normalising them or bringing them to about 1."""
     normalises = [isinstance(layer, keras.layers.Normalization) or np.max(layer.scale) < 0.1 for layer in layers]
-    return len(model.input.shape) == 4 and (model.input.dtype == "uint8" or any(normalises))
+    (images,) = model.inputs  # Keras 3.10 has a list in `input`
+    return len(images.shape) == 4 and (images.dtype == "uint8" or any(normalises))
