@@ -130,7 +130,7 @@ def test_a_disk_that_is_full_for_an_export_keeps_the_versions(tmp_path):
         pytest.raises(OSError, match=r"/2 cannot be written .* The versions there are kept. Make room"),
     ):
         dhm.export.export_main(model, tmp_path)
-    assert content(tmp_path) == before and sorted(path.name for path in tmp_path.iterdir()) == [".lock", "1"]
+    assert content(tmp_path) == before and [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["1"]
     assert dhm.export.export_main(model, tmp_path) == str(tmp_path / "2")
 
 

@@ -8,6 +8,8 @@ import keras
 from dhm_keras import files
 from dhm_keras.export.card import check_card, write_card
 from dhm_keras.export.heads import choose, shipped
+from dhm_keras.export.server_files import write_server_files
+from dhm_keras.export.warmup import write_warmup
 
 
 def export_main(model, directory, heads="main", crop=1.0, class_names=None, embedding=False, card=None):
@@ -20,6 +22,9 @@ def export_main(model, directory, heads="main", crop=1.0, class_names=None, embe
     normalised already in `logits`, float32; any other network takes images in `serving_default` as it was trained on.
     All signatures give `logits` and `probabilities`, float32 `(batch, classes)`, the most probable `classes`, int32,
     with their `scores`, float32, and `class_names`, strings, `(batch, 5)` each, best first.
+
+    Beside the versions are the files that a server and its clients need, written where they are missing: see
+    `docs/serving.md`.
 
     Example:
 
@@ -55,6 +60,7 @@ def export_main(model, directory, heads="main", crop=1.0, class_names=None, embe
     with files.lock(directory, wait=True):
         version = directory / str(max(versions(directory), default=0) + 1)
         _write(to_ship, version, crop, card)
+        write_server_files(directory, to_ship.name)
     return str(version)
 
 
@@ -83,7 +89,7 @@ def _write(to_ship, version, crop, card):
 
     from dhm_keras.export.signatures import signatures
 
-    functions, _ = signatures(to_ship, crop)
+    functions, examples = signatures(to_ship, crop)
     module = tf.Module()
     module.weights = [variable.value for variable in to_ship.model.variables]
     try:
@@ -95,6 +101,8 @@ def _write(to_ship, version, crop, card):
             tf.saved_model.save(module, str(partial), signatures=functions)
             if to_ship.class_names:
                 names.unlink()  # it is in assets now
+            requests = {name: {key: tensor.numpy() for key, tensor in each.items()} for name, each in examples.items()}
+            write_warmup(partial / "assets.extra" / "tf_serving_warmup_requests", to_ship.name, requests)
             write_card(partial, to_ship, functions, card)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
