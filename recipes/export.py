@@ -90,6 +90,8 @@ def load_run(run):
     if run.result is None:
         raise ValueError(f"The run in {run.folder} is not finished. Start its recipe again: it goes on from there.")
     which = FLAGS.which or "best"
+    if which not in run.result:
+        raise ValueError(f"{run.folder} is no run of this project's recipes: its result has no {which!r} epoch.")
     model = keras.models.load_model(run.checked("last.keras"), compile=False)
     if which == "best":
         model.network.load_weights(run.checked("best.weights.h5"))

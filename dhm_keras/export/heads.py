@@ -102,7 +102,7 @@ def shipped(network, outputs, class_names):
     if takes_raw and layers:
         preprocess, compute = Network(copy.inputs[0], prepared), Network(prepared, copy.output)
     heads = tuple(name for name in outputs if name != "embedding")
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", network.name)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", network.name).strip(".") or "model"
     return Shipped(name, heads, copy, takes_raw, preprocess, compute, class_names)
 
 
@@ -120,11 +120,11 @@ def float32_logits(model, images, heads="main"):
         ValueError: if an argument is not as above.
     """
     network, outputs, _ = choose(model, heads, None, embedding=False)
-    part = in_float32(Network(network.input, list(outputs.values())))
-    each = part.predict(images, batch_size=256, verbose=0)
-    if len(outputs) == 1:
-        return each[0]
-    log_probs = [z - np.logaddexp.reduce(z, axis=-1, keepdims=True) for z in each]
+    part = in_float32(Network(network.inputs[0], outputs))
+    logits = part.predict(images, batch_size=256, verbose=0)
+    if len(logits) == 1:
+        return logits.popitem()[1]
+    log_probs = [z - np.logaddexp.reduce(z, axis=-1, keepdims=True) for z in logits.values()]
     return np.logaddexp.reduce(log_probs, axis=0) - np.log(len(log_probs), dtype="float32")
 
 
