@@ -22,7 +22,7 @@ SECONDS = 3.0  # of measuring a runtime
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """A runtime: its name here and in runtimes.py, its module and package; for a file of its own, suffix and writers."""
+    """A runtime: its name, here and in runtimes.py; its module and package; of a file of its own, suffix and writers."""
 
     name: str
     key: str
@@ -36,12 +36,8 @@ class Runtime:
 RUNTIMES = (
     Runtime("TensorFlow", "tensorflow", "tensorflow", "tensorflow"),
     Runtime("OpenVINO", "openvino", "openvino", "openvino"),
-    Runtime(
-        "ONNX Runtime", "onnxruntime", "onnxruntime", "onnxruntime", ".onnx", convert.write_onnx, convert.to_onnx
-    ),
-    Runtime(
-        "LiteRT", "litert", "ai_edge_litert", "ai-edge-litert", ".tflite", convert.write_litert, convert.to_litert
-    ),
+    Runtime("ONNX Runtime", "onnxruntime", "onnxruntime", "onnxruntime", ".onnx", convert.write_onnx, convert.to_onnx),
+    Runtime("LiteRT", "litert", "ai_edge_litert", "ai-edge-litert", ".tflite", convert.write_litert, convert.to_litert),
 )
 
 
@@ -50,8 +46,8 @@ def check(version, images, logits, never_branched=None):
 
     Each runtime answers in a fresh process that knows neither Keras nor this library: plain TensorFlow and, where
     installed, OpenVINO, which reads the SavedModel, too, and ONNX Runtime and LiteRT, if `to_onnx` and `to_litert` have
-    written their files. All compute on the CPU in float32. Whether a difference is small is the caller's judgement: sums
-    in another order differ by about 1e-6 of the logits.
+    written their files. All compute on the CPU in float32. Whether a difference is small is the caller's judgement:
+    sums in another order differ by about 1e-6 of the logits.
 
     Example:
 

@@ -69,7 +69,9 @@ def compare(here, there):
     if any(getattr(here, name) != getattr(there, name) for name in same):
         different = [f"{name} {shape} only here" for name, _, shape in here.variables - there.variables]
         different += [f"{name} {shape} only there" for name, _, shape in there.variables - here.variables]
-        some = ", ".join(sorted(different)[:4]) + (", ..." if len(different) > 4 else "")
+        different += [f"{count} {name} only here" for name, count in (here.operations - there.operations).items()]
+        different += [f"{count} {name} only there" for name, count in (there.operations - here.operations).items()]
+        some = ", ".join(different[:4]) + (", ..." if len(different) > 4 else "")
         return False, (
             f"Not equal to the never-branched network: {here.variables.total()} variables here, "
             f"{there.variables.total()} there{some and f' ({some})'}; {here.weights:,} bytes here, {there.weights:,} "

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+from dhm_keras.export.contents import size
 from dhm_keras.files import replacing
 
 # The newest that tf2onnx writes but one: onnxruntime reads it since 1.12 (2022), so old installations and devices do.
@@ -145,7 +146,7 @@ def run_program(*arguments):
 
 
 def _write(write, version, path):
-    with replacing(path) as partial:
+    with replacing(path, size=size(version)) as partial:  # no file is larger than what it is made from
         write(version, partial)
     return path
 
@@ -154,5 +155,7 @@ def _refused(version, kind, operators, log):
     """Why a version was not converted: the operators, or else the last of what the converter said."""
     if operators:
         return f"{version} cannot be converted to {kind}, which has no operator {', '.join(sorted(set(operators)))}."
-    last = [line.strip() for line in log.splitlines() if line.strip()][-1:]
-    return f"{version} cannot be converted to {kind}: {''.join(last)[:400] or 'the converter ended without a word'}."
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if re.search(r"^[\w.]+(Error|Exception): | - ERROR - ", line)]
+    said = (errors or lines or ["the converter ended without a word"])[-1]
+    return f"{version} cannot be converted to {kind}: {said[:400]}."

@@ -4,9 +4,9 @@
 
     python -P runtimes.py openvino images.npy logits.npy 3 serving/resnet32/1 [another/1]
 
-It writes the logits of the first model, and prints a line of JSON: the runtime's version, the milliseconds an image takes
-alone, of two models their ratio; or what went wrong. Each runtime computes on the CPU, in float32, with as many threads as
-it takes by itself.
+It writes the logits of the first model, and prints a line of JSON: the runtime's version and the milliseconds that an
+image takes alone, of two models their ratio; or what went wrong. Each runtime computes on the CPU, in float32, with as
+many threads as it takes by itself.
 """
 
 import json
@@ -17,7 +17,7 @@ import numpy as np
 
 BATCH = 32  # images answered at once: activations of 224 x 224 images stay below a gigabyte
 CALLS = 5  # in a block
-LEAST = 15  # pairs of blocks, one of each model
+LEAST = 10  # pairs of blocks, one of each model
 
 
 def main(runtime, images, logits, seconds, *models):
