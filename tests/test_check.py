@@ -1,11 +1,13 @@
 """The parity report: the exported main head in other runtimes, beside the network that never had branches."""
 
+import dataclasses
 import importlib
 import importlib.util
 import pathlib
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import keras
 import numpy as np
@@ -131,7 +133,8 @@ def test_it_answers_in_a_process_without_keras_and_without_this_library(runtime,
     arguments = [runtime, str(tmp_path / "images.npy"), str(tmp_path / "logits.npy"), "0", version]
     code = (
         f"import runpy, sys; sys.argv[1:] = {arguments}; runpy.run_path({str(MODULE.PROGRAM)!r}, run_name='__main__')\n"
-        "print(sorted({name.split('.')[0] for name in sys.modules} & {'keras', 'dhm_keras', 'tf_keras'}))"
+        "imported = {name.split('.')[0] for name, module in sys.modules.items() if module}\n"
+        "print(sorted(imported & {'keras', 'dhm_keras', 'tf_keras'}))"
     )
     process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=300)
     assert process.stdout.splitlines()[-1] == "[]", process.stdout + process.stderr[-1000:]
@@ -155,8 +158,15 @@ def test_a_changed_file_is_told(which, exported, tmp_path):
 def test_another_network_is_not_equal_and_the_difference_is_named(exported, tmp_path):
     other = export_main(dhm.DHM(tiny()), tmp_path)
     equal, sentence = compare(contents(pathlib.Path(exported[0])), contents(pathlib.Path(other)))
-    assert not equal
+    assert not equal and "images of another shape or type there" in sentence
     assert "bn/beta (16,) only here" in sentence and sentence.startswith("Not equal to the never-branched network: ")
+
+
+def test_another_graph_of_the_same_variables_is_not_equal(exported):
+    here = contents(pathlib.Path(exported[0]))
+    there = dataclasses.replace(here, operations=here.operations + Counter(["Tanh", "Tanh"]))
+    equal, sentence = compare(here, there)
+    assert not equal and "2 Tanh only there" in sentence
 
 
 def test_a_network_of_other_images_is_compared_but_not_timed(exported, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ SECONDS = 3.0  # of measuring a runtime
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """A runtime: its name, here and in runtimes.py; its module and package; of a file of its own, suffix and writers."""
+    """A runtime: its name, here and in runtimes.py; its module, its package; suffix and writers of its file."""
 
     name: str
     key: str

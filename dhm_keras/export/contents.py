@@ -67,11 +67,12 @@ def compare(here, there):
     operations = [sum(each.operations.values()) for each in (here, there)]
     same = ("takes", "variables", "operations", "weights")
     if any(getattr(here, name) != getattr(there, name) for name in same):
-        different = [f"{name} {shape} only here" for name, _, shape in here.variables - there.variables]
+        different = ["images of another shape or type there"] if here.takes != there.takes else []
+        different += [f"{name} {shape} only here" for name, _, shape in here.variables - there.variables]
         different += [f"{name} {shape} only there" for name, _, shape in there.variables - here.variables]
         different += [f"{count} {name} only here" for name, count in (here.operations - there.operations).items()]
         different += [f"{count} {name} only there" for name, count in (there.operations - here.operations).items()]
-        some = ", ".join(different[:4]) + (", ..." if len(different) > 4 else "")
+        some = ", ".join(different[:5]) + (", ..." if len(different) > 5 else "")
         return False, (
             f"Not equal to the never-branched network: {here.variables.total()} variables here, "
             f"{there.variables.total()} there{some and f' ({some})'}; {here.weights:,} bytes here, {there.weights:,} "

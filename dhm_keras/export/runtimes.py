@@ -91,6 +91,7 @@ def _block(run, image):
 
 
 def tensorflow():
+    sys.modules.setdefault("keras", None)  # TensorFlow imports Keras where it finds it; hidden, it does without
     import tensorflow as tf
 
     def open_model(path):
