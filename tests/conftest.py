@@ -1,10 +1,18 @@
 """What all tests share: two CPU devices, the golden numbers, float64 where a test asks for it."""
 
+import atexit
 import importlib.util
 import os
 import pathlib
+import shutil
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# What JAX has compiled once in these tests is not compiled again, neither here nor in the processes that they start.
+compiled = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+os.environ |= {"JAX_COMPILATION_CACHE_DIR": compiled, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 import keras
 import numpy as np
