@@ -10,13 +10,14 @@ import tempfile
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # What JAX has compiled once in these tests is not compiled again, neither here nor in the processes that they start.
-compiled = tempfile.mkdtemp()
-atexit.register(shutil.rmtree, compiled, ignore_errors=True)
-os.environ |= {"JAX_COMPILATION_CACHE_DIR": compiled, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import keras
 import numpy as np
 import pytest
+
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
