@@ -1,6 +1,7 @@
 """What all tests share: two CPU devices, the golden numbers, float64 where a test asks for it."""
 
 import atexit
+import gc
 import importlib.util
 import os
 import pathlib
@@ -40,6 +41,12 @@ def pytest_collection_modifyitems(config, items):
     elsewhere = [item for item in items if any(map(item.get_closest_marker, others))]
     config.hook.pytest_deselected(items=elsewhere)
     items[:] = [item for item in items if item not in elsewhere]
+
+
+def pytest_collection_finish(session):
+    """What is imported by now stays: the garbage collector, which Keras calls often, need not go through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

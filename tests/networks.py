@@ -114,6 +114,13 @@ def batch(n=16, num_classes=3, shape=(8, 8, 3), seed=0):
     return rng.standard_normal((n, *shape)).astype("float32"), rng.integers(0, num_classes, n)
 
 
+def inferred(network, images):
+    """What `predict` gives, an array or a dict; on TensorFlow without a graph, which takes longer to trace."""
+    if keras.backend.backend() != "tensorflow":
+        return network.predict(images, verbose=0)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, network(images, training=False))
+
+
 def free_ports(count):
     """Ports of this machine that nobody listens on."""
     with contextlib.ExitStack() as stack:

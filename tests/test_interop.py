@@ -6,7 +6,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-from networks import RAW, assert_same, densenet10, densenet_bc16, resnet8, tiny, with_other_weights, wrn10
+from networks import RAW, assert_same, densenet10, densenet_bc16, inferred, resnet8, tiny, with_other_weights, wrn10
 
 import dhm_keras as dhm
 from dhm_keras.interop import load_torch, save_torch, to_torch
@@ -61,7 +61,7 @@ def test_golden_networks_give_the_releases_logits(name, golden, tmp_path):
     g, network = golden(name), GOLDEN[name]()
     np.savez(tmp_path / "golden.npz", **{f"module.{key}": array for key, array in before(g).items()})
     load_torch(network, tmp_path / "golden.npz")
-    logits = network.predict(g["x"][0], verbose=0)
+    logits = inferred(network, g["x"][0])
     for i, head in enumerate(HEADS):
         np.testing.assert_allclose(logits[head], g[f"eval_logits_{i}"], atol=1e-4)
     back = {key: array for key, array in to_torch(network).items() if "num_batches" not in key}
@@ -69,7 +69,7 @@ def test_golden_networks_give_the_releases_logits(name, golden, tmp_path):
 
     main = dhm.DHM(GOLDEN[name]()).main
     load_torch(main, before(g), heads=["main"])
-    np.testing.assert_allclose(main.predict(g["x"][0], verbose=0), g["eval_logits_0"], atol=1e-4)
+    np.testing.assert_allclose(inferred(main, g["x"][0]), g["eval_logits_0"], atol=1e-4)
 
 
 def by_rule(name):
@@ -93,7 +93,7 @@ def assert_the_releases_logits_by_rule(name, golden, tolerance):
     network = dhm.models.get(name)
     state, image = by_rule(name)
     load_torch(dhm.DHM(network), state)
-    logits = network.predict(image, verbose=0)
+    logits = inferred(network, image)
     for i, head in enumerate(HEADS):  # their standard deviation is 6 to 12
         np.testing.assert_allclose(logits[head], g[f"{name}_logits_{i}"], rtol=0, atol=tolerance)
 

@@ -103,7 +103,7 @@ def test_zero_mimicking_weight_trains_as_dsl():
 
 
 def test_main_shares_weights_and_everything_else_gives_all_heads():
-    model, (x, _) = compiled(), batch()
+    model, (x, _) = compiled(graph=True), batch()
     model.activate((), scope="branch")
     fit(model)
     logits = model.predict(x, verbose=0)
@@ -147,11 +147,14 @@ OPTIMIZERS = {
 )
 def test_an_inactive_branch_stays_exactly_as_it_is(optimizer, regularizer):
     model = compiled(OPTIMIZERS[optimizer](), tiny(regularizer=regularizer), graph=True)
-    fit(model, epochs=2)
-    for active in (("aux1",), (), ("aux2",), ("aux1", "aux2")):
+    fit(model)
+    routes = (
+        (("aux1",), (), ("aux2",), ("aux1", "aux2")) if optimizer == "momentum and decay" else (("aux1",), HEADS[1:])
+    )
+    for active in routes:
         before = state(model)
         model.activate(active, scope="branch")
-        fit(model, epochs=2)
+        fit(model)  # two steps
         for path, value in state(model).items():
             head = next((head for head in HEADS[1:] if head in path), "main")
             moved = not np.array_equal(value, before[path])
@@ -388,7 +391,7 @@ def test_a_network_file_needs_no_custom_objects(tmp_path):
 
 @pytest.mark.parametrize("mixed", ["mixed_float16", "mixed_bfloat16"], indirect=True)
 def test_mixed_precision_trains_and_survives_a_file(mixed, tmp_path):
-    model = compiled()
+    model = compiled(graph=True)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (mixed == "mixed_float16")
     losses = fit(model, epochs=12)["loss"]
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
