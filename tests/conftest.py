@@ -1,14 +1,24 @@
 """What all tests share: two CPU devices, the golden numbers, float64 where a test asks for it."""
 
+import atexit
+import gc
 import importlib.util
 import os
 import pathlib
+import shutil
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# What JAX has compiled once in these tests is not compiled again, neither here nor in the processes that they start.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import keras
 import numpy as np
 import pytest
+
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -31,6 +41,12 @@ def pytest_collection_modifyitems(config, items):
     elsewhere = [item for item in items if any(map(item.get_closest_marker, others))]
     config.hook.pytest_deselected(items=elsewhere)
     items[:] = [item for item in items if item not in elsewhere]
+
+
+def pytest_collection_finish(session):
+    """What is imported by now stays: the garbage collector, which Keras calls often, need not go through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

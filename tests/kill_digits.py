@@ -93,15 +93,18 @@ def differences(folder, other):
     ]
 
 
-def kill_and_compare(folder, times, seed):
-    """Yields, for each time, the moments of the kills within trainings and the names of what differs."""
+def kill_and_compare(folder, times, seed, kills=(1, 2)):
+    """Yields, for each time, the moments of the kills within trainings and the names of what differs.
+
+    How many starts are killed each time is drawn from `kills`.
+    """
     folder, rng = pathlib.Path(folder), random.Random(seed)
     first, last = run_through(folder / "whole")
     for number in range(times):
         again, moments = folder / f"{number}", []
         while not moments:
             shutil.rmtree(again, ignore_errors=True)
-            drawn = [rng.uniform(first, last) for _ in range(rng.choice((1, 2)))]
+            drawn = [rng.uniform(first, last) for _ in range(rng.choice(kills))]
             moments = [moment for moment in drawn if killed(again, moment)]
         run_through(again)
         yield moments, differences(folder / "whole", again)

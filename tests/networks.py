@@ -59,6 +59,18 @@ def head_of(name):
     return found[0] if found else "main"
 
 
+def state_dicts_of_the_release():
+    """`{network: {name: shape}}` of the authors' release."""
+    return json.loads((pathlib.Path(__file__).parent / "golden" / "state_dict_keys.json").read_text())
+
+
+def assert_names_of_the_release(network, name):
+    """Asserts that names, shapes and order in PyTorch are those of a network of the release."""
+    state = dhm.interop.to_torch(network)
+    shapes = [(name, list(array.shape)) for name, array in state.items()]
+    assert shapes == list(state_dicts_of_the_release()[name].items())
+
+
 def multiply_adds_of_the_release():
     """`{network: {head: multiply-adds}}` of the authors' release."""
     return json.loads((pathlib.Path(__file__).parent / "golden" / "macs.json").read_text())
@@ -112,6 +124,13 @@ class Kill(keras.callbacks.Callback):
 def batch(n=16, num_classes=3, shape=(8, 8, 3), seed=0):
     rng = np.random.default_rng(seed)
     return rng.standard_normal((n, *shape)).astype("float32"), rng.integers(0, num_classes, n)
+
+
+def inferred(network, images):
+    """What `predict` gives, an array or a dict; on TensorFlow without a graph, which takes longer to trace."""
+    if keras.backend.backend() != "tensorflow":
+        return network.predict(images, verbose=0)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, network(images, training=False))
 
 
 def free_ports(count):

@@ -245,7 +245,8 @@ def train(*callbacks, compiled=False, kill=None, folder=None, epochs=2):
     keras.utils.clear_session()
     keras.utils.set_random_seed(3)
     model = dhm.DHM(tiny(names=("main", "aux1"), dropout=0.3))
-    model.compile(optimizer=sgd(0.05), metrics=["accuracy"], run_eagerly=not compiled)
+    is_eager = keras.backend.backend() == "tensorflow" and not compiled
+    model.compile(optimizer=sgd(0.05), metrics=["accuracy"], run_eagerly=is_eager)
     data = dhm.data.TrainBatches(IMAGES, LABELS, 8, pad=1, flip=True, seed=1)
     callbacks = [*callbacks, *([Resume(folder, 2)] if folder else []), *([Kill(kill)] if kill else [])]
     try:

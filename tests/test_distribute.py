@@ -14,11 +14,14 @@ pytestmark = pytest.mark.tensorflow
 
 
 def train(strategy, make, x, y, active=None, epochs=1, **kwargs):
-    """History, weights and initial weights of a training of a few steps; under a strategy if there is one."""
+    """History, weights and initial weights of a training of a few steps; under a strategy if there is one.
+
+    Without a strategy it runs eagerly, if it is short: tracing a graph would take longer.
+    """
     with strategy.scope() if strategy else contextlib.nullcontext():
         keras.utils.set_random_seed(0)
         model = dhm.DHM(make())
-        model.compile(optimizer=sgd())
+        model.compile(optimizer=sgd(), run_eagerly=not strategy and epochs < 6)
     if active is not None:
         model.activate(active, scope="branch")
     before = values(model.trainable_variables)
@@ -95,7 +98,7 @@ def uneven(strategy, way, n, synchronized=True, **kwargs):
     with strategy.scope() if strategy else contextlib.nullcontext():
         keras.utils.set_random_seed(0)
         model = dhm.DHM(tiny(3, ("main", "aux1"), regularizer, synchronized, head_dtype=keras.config.floatx()))
-        model.compile(optimizer=sgd(1e-4), metrics=["sparse_categorical_crossentropy"])
+        model.compile(optimizer=sgd(1e-4), metrics=["sparse_categorical_crossentropy"], run_eagerly=not strategy)
     before = values(model.trainable_variables)
     data = (
         (images.astype("float32"), labels)

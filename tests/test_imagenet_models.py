@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from networks import counts, multiply_adds, multiply_adds_of_the_release
+from networks import assert_names_of_the_release, counts, multiply_adds, multiply_adds_of_the_release
 
 import dhm_keras as dhm
 from dhm_keras.models import Branch, imagenet_resnet
@@ -33,6 +33,8 @@ def test_parameters_and_multiply_adds_per_head(name):
         assert macs == MACS[name]
     else:
         assert name == "resnet34" and round(macs["main"] / 1e6, 1) == 3663.8
+    if name in ("resnet50", "resnet101", "resnet152"):
+        assert_names_of_the_release(network, f"imagenet/{name}")
 
 
 def test_a_stage_of_blocks_and_a_small_image():
