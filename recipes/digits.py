@@ -267,7 +267,7 @@ def export(run, directory):
         plain = BACKBONES[run.config["backbone"]](with_branches=False)
         report = dhm.export.check(path, images, logits, dhm.export.export_main(plain, folder))
     print(report)
-    if any(row.others for row in report.rows):
+    if any(row.problem or row.margin > 1e-3 for row in report.rows):  # another class where two were as good as equal
         raise SystemExit("The exported model differs from the trained one.")
 
 
