@@ -5,8 +5,6 @@ import importlib
 import importlib.util
 import pathlib
 import shutil
-import subprocess
-import sys
 from collections import Counter
 
 import keras
@@ -15,7 +13,7 @@ import pytest
 from networks import RAW, resnet8, tiny
 
 import dhm_keras as dhm
-from dhm_keras.export import check, export_main, runtimes
+from dhm_keras.export import check, convert, export_main, runtimes
 from dhm_keras.export.contents import compare, contents, size
 from dhm_keras.export.report import Report, Row
 
@@ -91,16 +89,6 @@ def test_a_runtime_that_is_not_installed_is_named_with_the_command_that_brings_i
     )
 
 
-@pytest.mark.parametrize("runtime", ["tensorflow", "openvino"])
-def test_no_one_and_three_images(runtime, exported):
-    version, _, logits = exported
-    _, run = runtimes.load(runtime, [version])
-    for count in (3, 1, 0):
-        answers = run(IMAGES[:count])
-        assert answers.shape == (count, 10)
-        np.testing.assert_allclose(answers, logits[:count], atol=CLOSE)
-
-
 def test_more_images_than_a_batch_are_answered_in_their_order(monkeypatch):
     monkeypatch.setattr(runtimes, "BATCH", 2)
     sizes = []
@@ -126,19 +114,34 @@ def test_the_time_of_each_of_two_is_its_own(monkeypatch):
     assert now[0] > 0.5
 
 
+FRESH = """
+import sys
+runtime, model, folder, program = sys.argv[1:]
+sys.path.append(program)
+import numpy as np, runtimes
+_, run = runtimes.load(runtime, [model])
+images = np.load(folder + "/images.npy")
+np.savez(folder + "/logits.npz", *[run(images[:count]) for count in (3, 1, 0, 3)])
+imported = {name.split(".")[0] for name, module in sys.modules.items() if module}
+print(sorted(imported & {"keras", "tf_keras", "dhm_keras"}))
+"""
+
+
+def assert_answers(runtime, model, logits, folder):
+    """In a process without Keras and this library a model answers batches of 3, 1, 0 and 3 images with these logits."""
+    np.save(folder / "images.npy", IMAGES)
+    process = convert.run_program("-c", FRESH, runtime, model, folder, MODULE.PROGRAM.parent)
+    assert process.stdout.splitlines()[-1:] == ["[]"], process.stdout + process.stderr[-1000:]
+    with np.load(folder / "logits.npz") as answers:
+        for answer, count in zip(answers.values(), (3, 1, 0, 3), strict=True):
+            assert answer.shape == (count, 10)
+            np.testing.assert_allclose(answer, logits[:count], atol=CLOSE)
+
+
 @pytest.mark.parametrize("runtime", ["openvino", pytest.param("tensorflow", marks=pytest.mark.slow)])
-def test_it_answers_in_a_process_without_keras_and_without_this_library(runtime, exported, tmp_path):
+def test_batches_of_any_size_in_a_process_without_keras_and_without_this_library(runtime, exported, tmp_path):
     version, _, logits = exported
-    np.save(tmp_path / "images.npy", IMAGES)
-    arguments = [runtime, str(tmp_path / "images.npy"), str(tmp_path / "logits.npy"), "0", version]
-    code = (
-        f"import runpy, sys; sys.argv[1:] = {arguments}; runpy.run_path({str(MODULE.PROGRAM)!r}, run_name='__main__')\n"
-        "imported = {name.split('.')[0] for name, module in sys.modules.items() if module}\n"
-        "print(sorted(imported & {'keras', 'dhm_keras', 'tf_keras'}))"
-    )
-    process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=300)
-    assert process.stdout.splitlines()[-1] == "[]", process.stdout + process.stderr[-1000:]
-    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), logits, atol=CLOSE)
+    assert_answers(runtime, version, logits, tmp_path)
 
 
 @pytest.mark.parametrize("which", [0, 1])
