@@ -172,6 +172,12 @@ def test_another_graph_of_the_same_variables_is_not_equal(exported):
     assert not equal and "2 Tanh only there" in sentence
 
 
+def test_longer_counters_in_names_are_no_other_graph(exported):
+    here = contents(pathlib.Path(exported[0]))
+    equal, sentence = compare(here, dataclasses.replace(here, graph=123_456))
+    assert equal and "(123,456 there, by the counters in names)" in sentence
+
+
 def test_a_network_of_other_images_is_compared_but_not_timed(exported, tmp_path, monkeypatch):
     only(monkeypatch, "openvino")
     version, _, logits = exported

@@ -78,8 +78,8 @@ def compare(here, there):
             f"{there.variables.total()} there{some and f' ({some})'}; {here.weights:,} bytes here, {there.weights:,} "
             f"there; a graph of {operations[0]:,} operations here, {operations[1]:,} there."
         )
-    # The numbers that TensorFlow puts behind the names of functions can be longer in one of them.
-    graph = "" if here.graph == there.graph else f" ({there.graph:,} there, by names of functions)"
+    # The counters that TensorFlow and Keras put behind names can be longer in one of them.
+    graph = "" if here.graph == there.graph else f" ({there.graph:,} there, by the counters in names)"
     return True, (
         f"Equal to the never-branched network: {here.variables.total()} variables of the same names and shapes, "
         f"{here.weights:,} bytes; a graph of {operations[0]:,} operations, {here.graph:,} bytes{graph}."
