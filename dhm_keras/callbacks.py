@@ -244,6 +244,13 @@ class ExportMain(keras.callbacks.Callback):
 
     The metrics of the epoch stand in its model card, unless a `card` given has others.
 
+    Example:
+
+    ```python
+    export = dhm_keras.callbacks.ExportMain("serving/resnet32", which="best")
+    model.fit(images, labels, epochs=164, validation_data=test, callbacks=[export])
+    ```
+
     Args:
         directory: Path. Each export is the next integer version folder in it, as TensorFlow Serving expects.
         which: `"last"`: the weights at the end. `"best"`: those of the epoch with main's highest validation accuracy,
@@ -253,7 +260,7 @@ class ExportMain(keras.callbacks.Callback):
     Raises:
         ValueError: if the backend is not TensorFlow, or `which` is neither; at the start of the training, if another
             argument is not as in `export_main`; after the first epoch, if `which` is `"best"` and there is no
-            validation data.
+            validation data; at its end, if no epoch had an accuracy.
         OSError: at the start of the training, if the folder cannot be made.
     """
 
@@ -282,7 +289,7 @@ class ExportMain(keras.callbacks.Callback):
         self.metrics, self.best = {}, float("-inf")
         self._keep.set_model(self.model)
         if distribute.is_chief():  # what is wrong is told before the training, not after it
-            export.check_arguments(self.model, self.directory, **self.of_export)
+            distribute.alone(lambda: export.check_arguments(self.model, self.directory, **self.of_export))
 
     def on_epoch_end(self, epoch, logs=None):
         if self.which == "best":
@@ -310,6 +317,8 @@ class ExportMain(keras.callbacks.Callback):
         if self.which == "last":
             yield
             return
+        if not math.isfinite(self.best):  # the file, if there is one, is another training's
+            raise ValueError("ExportMain(which='best') exports nothing: no epoch had a validation accuracy of main.")
         last = network.get_weights()
         try:
             network.load_weights(self._keep.path)

@@ -44,7 +44,7 @@ def check_class_names(class_names, num_classes):
     """The names of the classes as a tuple; `None` stays `None`.
 
     Args:
-        class_names: Sequence of strings, or `None`.
+        class_names: List or tuple of strings, or `None`.
         num_classes: Integer.
 
     Raises:
@@ -52,7 +52,7 @@ def check_class_names(class_names, num_classes):
     """
     if class_names is None:
         return None
-    names = (class_names,) if isinstance(class_names, str) else tuple(class_names)
+    names = tuple(class_names) if isinstance(class_names, (tuple, list)) else (class_names,)
     odd = [name for name in names if not isinstance(name, str) or len(name.splitlines()) != 1]
     if odd or len(names) != num_classes:
         received = f"{len(names)} names" + (f", among them {odd[0]!r}" if odd else "")

@@ -265,7 +265,8 @@ def export(run, directory):
     )
     with tempfile.TemporaryDirectory() as folder:
         plain = BACKBONES[run.config["backbone"]](with_branches=False)
-        report = dhm.export.check(path, images, logits, dhm.export.export_main(plain, folder))
+        plain = dhm.export.export_main(plain, folder, class_names=model.class_names)
+        report = dhm.export.check(path, images, logits, plain)
     print(report)
     if any(row.problem or row.margin > 1e-3 for row in report.rows):  # another class where two were as good as equal
         raise SystemExit("The exported model differs from the trained one.")

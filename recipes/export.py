@@ -19,12 +19,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this
 import math
 import pathlib
 import tempfile
+import zipfile
 
 import keras
 import numpy as np
 from absl import app, flags, logging
 
 import dhm_keras as dhm
+from dhm_keras.export.convert import require_tf2onnx
 from dhm_keras.run import Run
 from run_folders import card_of
 
@@ -48,22 +50,23 @@ def main(arguments):
     logging.set_verbosity(logging.ERROR)
     checkpoint, directory = map(pathlib.Path, arguments[1:])
     try:
+        if FLAGS.squash and FLAGS.crop is not None:
+            raise ValueError("--squash resizes whole images, --crop takes a part of them. Give one of them.")
+        if FLAGS.onnx:
+            require_tf2onnx()  # before a version is written
         model, crop, card = load(checkpoint)
-        path = dhm.export.export_main(
-            model,
-            directory,
-            FLAGS.heads,
-            None if FLAGS.squash else FLAGS.crop or crop,
-            class_names(),
-            FLAGS.embedding,
-            card,
-        )
+        as_exported = {
+            "crop": None if FLAGS.squash else crop if FLAGS.crop is None else FLAGS.crop,
+            "class_names": class_names(model),
+            "embedding": FLAGS.embedding,
+        }
+        path = dhm.export.export_main(model, directory, FLAGS.heads, card=card, **as_exported)
         print(f"Exported {' and '.join(FLAGS.heads)} of {checkpoint} to {path}")
         for wanted, convert in ((FLAGS.onnx, dhm.export.to_onnx), (FLAGS.litert, dhm.export.to_litert)):
             if wanted:
                 print(f"Converted to {convert(path)}")
         if FLAGS.check:
-            check(model, path)
+            check(model, path, as_exported)
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"export.py: {error}") from None
 
@@ -79,10 +82,18 @@ def load(checkpoint):
             f"{checkpoint} is neither the folder of a run nor a .keras file. Weights alone (.h5, .npz, .pth) do not "
             "say of which network they are: load them into it and save that as .keras."
         )
+    return load_model(checkpoint), 1.0, {"file": checkpoint.name}
+
+
+def load_model(path):
+    """The model in a `.keras` file; `ValueError` if it cannot be loaded."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} cannot be loaded: it is damaged, or no .keras file.")
     try:
-        return keras.models.load_model(checkpoint, compile=False), 1.0, {"file": checkpoint.name}
+        return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the file leads it to
-        raise ValueError(f"{checkpoint} cannot be loaded: {str(error).splitlines()[0]}") from error
+        said = str(error).strip() or type(error).__name__
+        raise ValueError(f"{path} cannot be loaded: {said.splitlines()[0]}") from error
 
 
 def load_run(run):
@@ -92,7 +103,7 @@ def load_run(run):
     which = FLAGS.which or "best"
     if which not in run.result:
         raise ValueError(f"{run.folder} is no run of this project's recipes: its result has no {which!r} epoch.")
-    model = keras.models.load_model(run.checked("last.keras"), compile=False)
+    model = load_model(run.checked("last.keras"))
     if which == "best":
         model.network.load_weights(run.checked("best.weights.h5"))
     epoch = run.result[which]["epoch"]
@@ -101,27 +112,35 @@ def load_run(run):
     return model, 224 / 256 if run.config["recipe"] == "imagenet" else 1.0, card
 
 
-def class_names():
-    """The lines of --class_names, or `None`."""
+def class_names(model):
+    """The lines of --class_names, else the model's own, which may be `None`."""
     if not FLAGS.class_names:
-        return None
-    return pathlib.Path(FLAGS.class_names).read_text(encoding="utf-8").splitlines()
+        return getattr(model, "class_names", None)
+    try:
+        return pathlib.Path(FLAGS.class_names).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"--class_names {FLAGS.class_names} is no text file in UTF-8 that can be read: {error}."
+        ) from None
 
 
-def check(model, path):
-    """Prints the parity report of a version, on noise."""
+def check(model, path, as_exported):
+    """Prints the parity report of a version, on noise; `as_exported`: the arguments it was exported with."""
     network = getattr(model, "network", model)
-    shape = [side or 224 for side in network.input.shape[1:]]
-    takes_raw = "image_bytes" in dhm.export.read_card(path)["signatures"]
+    shape = [IMAGES, *(side or 224 for side in network.inputs[0].shape[1:])]
+    takes = dhm.export.read_card(path)["signatures"]["serving_default"]["inputs"]["images"]
     rng = np.random.default_rng(0)
-    if takes_raw:
-        images = rng.integers(0, 256, (IMAGES, *shape)).astype("uint8")
+    if takes.startswith("uint8"):
+        images = rng.integers(0, 256, shape).astype("uint8")
     else:
-        images = rng.standard_normal((IMAGES, *shape)).astype("float32")
+        images = rng.standard_normal(shape).astype("float32")
     logits = dhm.export.float32_logits(model, images, FLAGS.heads)
+    plain = never_branched(network) if FLAGS.heads == ["main"] else None
     with tempfile.TemporaryDirectory() as folder:
-        plain = never_branched(network) if FLAGS.heads == ["main"] else None
-        print(dhm.export.check(path, images, logits, plain and dhm.export.export_main(plain, folder)))
+        beside = plain and dhm.export.export_main(plain, folder, **as_exported)
+        print(dhm.export.check(path, images, logits, beside))
+    if plain is None:
+        print(f"No never-branched network beside it: that is made of main of {', '.join(dhm.models.names())}.")
 
 
 def never_branched(network):
@@ -132,7 +151,7 @@ def never_branched(network):
     return dhm.models.get(
         network.name,
         num_classes=keras.tree.flatten(network.output)[0].shape[-1],
-        input_shape=network.input.shape[1:],
+        input_shape=network.inputs[0].shape[1:],
         branches=(),
         normalization=((0.5,) * 3, (0.25,) * 3) if normalizes else None,
     )

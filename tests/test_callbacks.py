@@ -156,7 +156,7 @@ def test_export_at_the_end_of_the_training(tmp_path):
     with pytest.raises(ValueError, match="Invalid value for argument `heads`"):  # before the training, not after it
         fit(ExportMain(tmp_path, heads="aux7"))
     (tmp_path / "a_file").touch()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(OSError, match="a_file cannot be made"):
         fit(ExportMain(tmp_path / "a_file"))
     model, _ = fit(ExportMain(tmp_path, card={"data": "noise"}), epochs=1)
     x, _ = batch()
@@ -194,6 +194,10 @@ def test_export_of_the_best_epoch_also_of_a_resumed_training(tmp_path):
         assert (metrics["epoch"], metrics["val_main_accuracy"]) == (2, 0.7)
     with pytest.raises(ValueError, match=r"which='best'\) needs validation data"):
         fit(ExportMain(tmp_path, "best"))
+    model = dhm.DHM(tiny())
+    model.compile(optimizer=sgd())
+    with pytest.raises(ValueError, match="no epoch had a validation accuracy"):  # and not another training's best
+        model.fit(x, y, epochs=3, initial_epoch=3, callbacks=[ExportMain(tmp_path / "serving", "best")], verbose=0)
 
 
 def served(path, images):

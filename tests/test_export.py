@@ -294,26 +294,63 @@ np.save({str(tmp_path / "logits.npy")!r}, model.main.predict(x, verbose=0))
     assert set(answer["class_names"].ravel()) == {b"a", b"b", b"c"}
 
 
-@pytest.mark.parametrize("kind", ["uint8 input", "rescaling", "preprocessed", "any size", "plain"])
-def test_networks_of_others(kind, tmp_path):
+def network_of(kind):
+    """A network that someone else could have built, and images as it takes them."""
     layers = keras.layers
-    x = image = keras.Input(
-        (None, None, 3) if kind == "any size" else (8, 8, 3), dtype="uint8" if "uint8" in kind else None
-    )
-    if kind == "uint8 input":
+    shape = (None, None, 3) if kind == "any size" else (8, 8, 3)
+    x = image = keras.Input(shape, dtype="uint8" if "uint8" in kind else "float32")
+    if kind == "uint8, normalised":
         x = layers.Normalization(mean=[99.0] * 3, variance=[100.0] * 3)(x)
+    elif kind == "uint8":
+        x = keras.ops.cast(x, "float32") / 255
     elif kind in ("rescaling", "any size"):
         x = layers.Rescaling(1 / 127.5, offset=-1.0)(x)
-    elif kind == "preprocessed":
-        x = layers.Rescaling(2.0)(x)  # of floats about 1
+    elif kind == "normalised 0-1":
+        x = layers.Normalization(mean=[0.4] * 3, variance=[0.06] * 3)(x)
+    elif kind == "floats":
+        x = layers.Rescaling(2.0)(x)
     logits = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu")(x)))
-    network = keras.Model(image, logits if kind == "plain" else {"main": logits})
-    raw = RAW[:, :8, :8] if kind in ("uint8 input", "rescaling", "any size") else batch(3)[0]
+    if kind == "sequential":
+        return keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(3)]), batch(3)[0]
+    raw = kind in ("uint8, normalised", "uint8", "rescaling", "any size")
+    return keras.Model(image, {"main": logits}), RAW[:, :8, :8] if raw else batch(3)[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "signatures"),
+    [
+        ("uint8, normalised", "serving_default logits image_bytes"),
+        ("uint8", "serving_default image_bytes"),
+        ("rescaling", "serving_default logits image_bytes"),
+        ("any size", "serving_default logits"),
+        ("normalised 0-1", "serving_default logits"),  # takes floats, whoever divides them by 255
+        ("floats", "serving_default logits"),
+        ("sequential", "serving_default logits"),
+    ],
+)
+def test_networks_of_others(kind, signatures, tmp_path):
+    network, images = network_of(kind)
     path = export_main(network, tmp_path)
-    expected = network.predict(raw, verbose=0)
-    np.testing.assert_allclose(logits_of(path, raw), expected if kind == "plain" else expected["main"], rtol=1e-5)
-    has_bytes = kind in ("uint8 input", "rescaling")
-    assert read_card(path)["signatures"].keys() == {"serving_default", "logits", *["image_bytes"] * has_bytes}
+    expected = network.predict(images, verbose=0)
+    expected = expected["main"] if isinstance(expected, dict) else expected
+    np.testing.assert_allclose(logits_of(path, images), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(float32_logits(network, images), expected, rtol=1e-5, atol=1e-6)
+    told = read_card(path)["signatures"]
+    assert told.keys() == set(signatures.split())
+    if kind == "any size":
+        assert told["serving_default"]["inputs"] == {"images": "uint8 (batch, height, width, 3)"}
+
+
+def test_a_layer_that_nobody_registered_is_exported(tmp_path):
+    class Twice(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    image = keras.Input((4,))
+    network = keras.Model(image, {"main": keras.layers.Dense(3)(Twice()(image))})
+    x = batch(3, shape=(4,))[0]
+    logits = logits_of(export_main(dhm.DHM(network, method="baseline"), tmp_path), x)
+    np.testing.assert_allclose(logits, network.predict(x, verbose=0)["main"], rtol=1e-5)
 
 
 def test_versions_count_up_and_none_is_touched(tmp_path):
@@ -359,14 +396,17 @@ while True:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"heads": "aux3"}, r"one or several of \['aux1', 'aux2', 'main'\].*Received: \('aux3',\)"),
+        ({"heads": "aux3"}, r"one or several of \['aux1', 'aux2', 'main'\].*Received: 'aux3'"),
         ({"heads": ()}, "one or several"),
+        ({"heads": None}, "one or several"),
+        ({"heads": [["main"]]}, "one or several"),
         ({"heads": ("main", "main")}, "each once"),
         ({"crop": 1.5}, r"a number in \(0, 1\], or None. Received: 1.5"),
         ({"crop": "squash"}, r"a number in \(0, 1\]"),
         ({"class_names": ["a", "b"]}, "Expected 3 strings of one line, .* Received: 2 names"),
         ({"class_names": ["a", "b", "c\nd"]}, r"among them 'c\\nd'"),
         ({"heads": ("main", "aux1"), "embedding": True}, "with one head alone"),
+        ({"class_names": 5}, "Expected 3 strings"),
         ({"card": {"sha256": {}}}, r"without the entries \['sha256'\]"),
         ({"card": {"x": np.float32(1)}}, "a dict of JSON values"),
         ({"card": [1]}, "a dict of JSON values"),
@@ -389,6 +429,21 @@ def test_models_that_cannot_be_exported(tmp_path):
     for model in (keras.Model(image, keras.layers.Conv2D(3, 1)(image)), "model.keras", None):
         with pytest.raises(ValueError, match="Expected a `DHM`, or a functional model"):
             export_main(model, tmp_path)
-    pooled = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
-    with pytest.raises(ValueError, match="Expected a head that ends in a Dense layer"):
-        export_main(pooled, tmp_path, embedding=True)
+    pooled = keras.layers.GlobalAveragePooling2D()(image)
+    nested = keras.Sequential([keras.Input((6,)), keras.layers.ReLU(), keras.layers.Dense(3)], name="nested")
+    for logits, last in ((pooled, "GlobalAveragePooling2D"), (nested(keras.layers.Dense(6)(pooled)), "'nested'")):
+        with pytest.raises(ValueError, match=f"ends in a Dense layer.*{last}"):
+            export_main(keras.Model(image, logits), tmp_path, embedding=True)
+    dense = keras.layers.Dense(3, activation="softmax")(pooled)
+    for probabilities in (dense, keras.layers.Softmax()(pooled), keras.layers.Activation("softmax")(pooled)):
+        with pytest.raises(ValueError, match="'main' that ends in a softmax"):
+            export_main(keras.Model(image, probabilities), tmp_path)
+    unlike = {"main": keras.layers.Dense(3)(pooled), "aux1": keras.layers.Dense(4)(pooled)}
+    with pytest.raises(ValueError, match="Invalid value for argument `model`"):
+        export_main(keras.Model(image, unlike), tmp_path)
+    doubled = keras.layers.Lambda(lambda x: 2 * x)(image)
+    with pytest.raises(ValueError, match=r"cannot be copied: .*no lambda\."):
+        export_main(keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(doubled))), tmp_path)
+    with pytest.raises(ValueError, match="Expected a `DHM`, or a functional model"):
+        export_main(keras.Sequential([keras.layers.Dense(3)]), tmp_path)
+    assert not list(tmp_path.iterdir())

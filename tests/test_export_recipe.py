@@ -94,6 +94,8 @@ def test_what_cannot_be_exported(recipe, run, tmp_path):
         ([run.path("last.keras"), "--which", "best"], "--which is of the folder of a run"),
         ([run.folder, "--heads", "aux9"], "Invalid value for argument `heads`"),
         ([run.folder, "--crop", "2"], "Invalid value for argument `crop`"),
+        ([run.folder, "--crop", "0"], "Invalid value for argument `crop`"),
+        ([run.folder, "--crop", "1", "--squash"], "Give one of them"),
         ([run.folder, "--class_names", tmp_path / "names.txt"], "Expected 3 strings"),
         ([run.folder, "--class_names", tmp_path / "missing.txt"], "missing.txt"),
     ):

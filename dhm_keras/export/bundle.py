@@ -21,7 +21,7 @@ def export_main(model, directory, heads="main", crop=1.0, class_names=None, embe
     `(batch, height, width, channels)`, JPEGs and PNGs in `image_bytes`, strings `(batch,)`, and images that are
     normalised already in `logits`, float32; any other network takes images in `serving_default` as it was trained on.
     All signatures give `logits` and `probabilities`, float32 `(batch, classes)`, the most probable `classes`, int32,
-    with their `scores`, float32, and `class_names`, strings, `(batch, 5)` each, best first.
+    with their `scores`, float32, and `class_names`, strings, `(batch, 5)` each, best first; of fewer classes all.
 
     Beside the versions are the files that a server and its clients need, written where they are missing: see
     `docs/serving.md`.
@@ -55,20 +55,19 @@ def export_main(model, directory, heads="main", crop=1.0, class_names=None, embe
         ValueError: if the backend is not TensorFlow, or an argument is not as above.
         OSError: if the folder cannot be written; versions already there stay as they are.
     """
-    chosen, directory = check_arguments(model, directory, heads, crop, class_names, embedding, card)
-    to_ship = shipped(*chosen)
+    to_ship, directory = check_arguments(model, directory, heads, crop, class_names, embedding, card)
     with files.lock(directory, wait=True):
         version = directory / str(max(versions(directory), default=0) + 1)
-        _write(to_ship, version, crop, card)
         write_server_files(directory, to_ship.name)
+        _write(to_ship, version, crop, card)
     return str(version)
 
 
 def check_arguments(model, directory, heads="main", crop=1.0, class_names=None, embedding=False, card=None):
-    """Looks at the arguments of `export_main`, makes the folder if need be, and writes nothing.
+    """Looks at the arguments of `export_main` and copies what is to be shipped; makes the folder, and writes nothing.
 
     Returns:
-        What `choose` gives, and the folder's `pathlib.Path`.
+        `Shipped`, and the folder's `pathlib.Path`.
 
     Raises:
         ValueError: if the backend is not TensorFlow, or an argument is not as in `export_main`.
@@ -80,7 +79,7 @@ def check_arguments(model, directory, heads="main", crop=1.0, class_names=None, 
         raise ValueError(
             f"Invalid value for argument `crop`. Expected a number in (0, 1], or None. Received: {crop!r}."
         )
-    return choose(model, heads, class_names, embedding), prepare(directory)
+    return shipped(*choose(model, heads, class_names, embedding)), prepare(directory)
 
 
 def _write(to_ship, version, crop, card):
@@ -129,7 +128,10 @@ def prepare(directory):
     if "://" in str(directory):
         raise ValueError(f"Invalid value for argument `directory`. Expected a local path. Received: {directory!r}.")
     directory = pathlib.Path(directory).expanduser()
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"The folder {directory} cannot be made ({error.strerror}). Choose another.") from error
     if not os.access(directory, os.W_OK):
         raise OSError(f"The folder {directory} cannot be written. Make it writable, or choose another.")
     return directory

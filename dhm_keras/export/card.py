@@ -68,12 +68,12 @@ def read_card(version):
     """
     version = pathlib.Path(version)
     card = files.read_json(version / CARD)
-    if card is None:
+    if card is None or not isinstance(card.get("sha256"), dict):
         raise ValueError(
-            f"{version} is no version that dhm_keras.export.export_main wrote: it has no {CARD}. Give the numbered "
-            "folder of one."
+            f"{version} is no version that dhm_keras.export.export_main wrote: it has no whole {CARD}. Give the "
+            "numbered folder of one."
         )
-    for name, digest in card.get("sha256", {}).items():
+    for name, digest in card["sha256"].items():
         if not (version / name).is_file() or files.sha256(version / name) != digest:
             raise ValueError(f"{version / name} is not what was exported: it is missing, or was changed. Export again.")
     return card
@@ -83,7 +83,8 @@ def _signature(function):
     """`{"inputs": {name: text}, "outputs": {name: text}}` of a function, as `"uint8 (batch, 32, 32, 3)"`."""
     concrete = function.get_concrete_function()
     (given,), _ = concrete.structured_input_signature
-    text = lambda spec: f"{spec.dtype.name} ({', '.join(str(side or 'batch') for side in spec.shape)})"
+    sides = ("batch", "height", "width", "channels")  # where the size is open
+    text = lambda spec: f"{spec.dtype.name} ({', '.join(str(n or side) for n, side in zip(spec.shape, sides))})"
     outputs = {name: text(spec) for name, spec in sorted(concrete.structured_outputs.items())}
     return {"inputs": {given.name: text(given)}, "outputs": outputs}
 

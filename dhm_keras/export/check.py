@@ -102,7 +102,9 @@ def _check_arrays(images, logits, card):
     """Raises `ValueError` if the arrays are not those of a model with this card."""
     takes = card["signatures"]["serving_default"]["inputs"]["images"]  # as "uint8 (batch, 32, 32, 3)"
     dtype, *sides = re.findall(r"\w+", takes)
-    fits = images.ndim == len(sides) and all(side in ("batch", str(n)) for side, n in zip(sides, images.shape))
+    fits = images.ndim == len(sides) and all(
+        not side.isdecimal() or int(side) == n for side, n in zip(sides, images.shape)
+    )
     if images.dtype.name != dtype or not fits:
         raise ValueError(
             f"Invalid value for argument `images`. Expected {takes}. Received: {images.dtype.name} {images.shape}."

@@ -5,6 +5,7 @@ python client_rest.py IMAGE...
 
 import argparse
 import base64
+import http.client
 import json
 import pathlib
 import sys
@@ -39,6 +40,8 @@ def main():
     parser.add_argument("--url", default="http://localhost:8501", help="of the server (default: %(default)s)")
     parser.add_argument("--name", default=NAME, help="of the model (default: %(default)s)")
     options = parser.parse_args()
+    if "://" not in options.url:
+        options.url = f"http://{options.url}"
     for path in options.images:
         try:
             answer = predict(path.read_bytes(), options.url, options.name)
@@ -46,6 +49,8 @@ def main():
             sys.exit(f"{path}: the server answers {error.code}, {reason(error)}")
         except urllib.error.URLError as error:
             sys.exit(f"No server answers at {options.url} ({error.reason}).")
+        except (http.client.HTTPException, json.JSONDecodeError):
+            sys.exit(f"What answers at {options.url} is no REST interface of TensorFlow Serving; its port is 8501.")
         except OSError as error:
             sys.exit(f"{path}: {error.strerror or error}")
         print(path)

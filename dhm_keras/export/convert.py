@@ -106,10 +106,15 @@ def beside(version, suffix):
     return version.with_name(version.name + suffix)
 
 
-def write_onnx(version, path):
-    """Converts the SavedModel in `version` to the ONNX file `path`."""
+def require_tf2onnx():
+    """Raises `ImportError` if tf2onnx is not installed."""
     if importlib.util.find_spec("tf2onnx") is None:
         raise ImportError("An ONNX file is written by tf2onnx, which is not installed: pip install 'dhm_keras[onnx]'.")
+
+
+def write_onnx(version, path):
+    """Converts the SavedModel in `version` to the ONNX file `path`."""
+    require_tf2onnx()
     # Its Python call from_function would make an input of each constant that the function captures.
     command = ["-m", "tf2onnx.convert", "--saved-model", version, "--signature_def", "serving_default"]
     process = run_program(*command, "--output", path, "--opset", str(OPSET))

@@ -9,7 +9,7 @@ import re
 import keras
 import numpy as np
 
-from dhm_keras.forking.graph import is_functional
+from dhm_keras.forking.graph import essence, is_functional
 from dhm_keras.network import Network, check_class_names, set_weights
 
 
@@ -51,17 +51,16 @@ def choose(model, heads, class_names, embedding):
         embedding: Boolean. Whether the input of the head's classifier is an output, too.
 
     Returns:
-        `(network, outputs, class_names)`: the functional model; a dict of its symbolic tensors, the heads in their
-        order; a tuple or `None`.
+        `(network, heads, outputs, class_names)`: the functional model; a tuple of names; a dict of its symbolic
+        tensors, the heads and the embedding; a tuple or `None`.
 
     Raises:
         ValueError: if an argument is not as above.
     """
     network = getattr(model, "network", model)  # of a `DHM`
-    outputs = network.output if is_functional(network) else None
-    logits = outputs if isinstance(outputs, dict) else {"main": outputs}
+    logits = _heads(network)
     shapes = [getattr(tensor, "shape", ()) for tensor in logits.values()]
-    if any(len(shape) != 2 or (shape[1] or 0) < 2 for shape in shapes):
+    if any(len(shape) != 2 or shape != shapes[0] or (shape[1] or 0) < 2 for shape in shapes):
         raise ValueError(
             "Invalid value for argument `model`. Expected a `DHM`, or a functional model from images to logits of "
             f"shape (batch, classes), or to a dict of them. Received: {model!r}."
@@ -69,39 +68,47 @@ def choose(model, heads, class_names, embedding):
     if len(network.inputs) != 1:
         names = [tensor.name for tensor in network.inputs]
         raise ValueError(f"Invalid value for argument `model`. Expected one input. Received: the inputs {names}.")
-    heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    if not heads or len(set(heads)) < len(heads) or not set(heads) <= logits.keys():
+    chosen = tuple(heads) if isinstance(heads, (tuple, list)) else (heads,)
+    if not chosen or any(chosen.count(head) > 1 or head not in list(logits) for head in chosen):
         raise ValueError(
             f"Invalid value for argument `heads`. Expected one or several of {sorted(logits)}, each once. Received: "
-            f"{heads}."
+            f"{heads!r}."
         )
-    if embedding and len(heads) > 1:
+    if embedding and (len(chosen) > 1 or "embedding" in chosen):
         raise ValueError(
-            f"Invalid value for argument `embedding`. Expected it with one head alone. Received: the heads {heads}."
+            "Invalid value for argument `embedding`. Expected it with one head alone, of another name. Received: the "
+            f"heads {chosen}."
         )
+    for head in chosen:
+        _check_no_softmax(head, logits[head])
     names = class_names if class_names is not None else getattr(model, "class_names", None)
-    outputs = {head: logits[head] for head in heads}
+    outputs = {head: logits[head] for head in chosen}
     if embedding:
-        outputs["embedding"] = _features(logits[heads[0]])
-    return network, outputs, check_class_names(names, logits[heads[0]].shape[-1])
+        outputs["embedding"] = _features(logits[chosen[0]])
+    return network, chosen, outputs, check_class_names(names, shapes[0][1])
 
 
-def shipped(network, outputs, class_names):
+def shipped(network, heads, outputs, class_names):
     """What `choose` gives, cut out and copied.
 
     Args:
-        network, outputs, class_names: As `choose` gives them.
+        network, heads, outputs, class_names: As `choose` gives them.
 
     Returns:
         `Shipped`.
+
+    Raises:
+        ValueError: if a layer cannot be made again from its config.
     """
     copy = in_float32(Network(network.inputs[0], outputs, name=network.name))
     layers, prepared = _preprocessing(copy)
-    takes_raw = _takes_raw_images(copy, layers)
-    preprocess, compute = None, copy
-    if takes_raw and layers:
-        preprocess, compute = Network(copy.inputs[0], prepared), Network(prepared, copy.output)
-    heads = tuple(name for name in outputs if name != "embedding")
+    preprocess, compute, (image,) = None, copy, copy.inputs
+    is_uint8, is_image = image.dtype == "uint8", len(image.shape) == 4
+    if layers and is_image:
+        begin = Network(image, prepared)
+        if is_uint8 or _brings_to_about_one(begin):
+            preprocess, compute = begin, Network(prepared, copy.output)
+    takes_raw = is_image and (is_uint8 or preprocess is not None)
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", network.name).strip(".") or "model"
     return Shipped(name, heads, copy, takes_raw, preprocess, compute, class_names)
 
@@ -119,13 +126,12 @@ def float32_logits(model, images, heads="main"):
     Raises:
         ValueError: if an argument is not as above.
     """
-    network, outputs, _ = choose(model, heads, None, embedding=False)
-    part = in_float32(Network(network.inputs[0], outputs))
-    logits = part.predict(images, batch_size=256, verbose=0)
-    if len(logits) == 1:
-        return logits.popitem()[1]
+    network, heads, outputs, _ = choose(model, heads, None, embedding=False)
+    logits = in_float32(Network(network.inputs[0], outputs)).predict(images, batch_size=32, verbose=0)
+    if len(heads) == 1:
+        return logits[heads[0]]
     log_probs = [z - np.logaddexp.reduce(z, axis=-1, keepdims=True) for z in logits.values()]
-    return np.logaddexp.reduce(log_probs, axis=0) - np.log(len(log_probs), dtype="float32")
+    return np.logaddexp.reduce(log_probs, axis=0) - np.log(len(heads), dtype="float32")
 
 
 def in_float32(model):
@@ -136,11 +142,20 @@ def in_float32(model):
 
     Returns:
         A new functional model with its own variables.
+
+    Raises:
+        ValueError: if a layer cannot be made again from its config.
     """
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")  # for nested models, which keep no policy in their config
     try:
-        copy = Network.from_config(_in_float32(model.get_config()))
+        own = {type(layer).__name__: type(layer) for layer in model.layers}  # classes that nobody has registered
+        copy = Network.from_config(_in_float32(model.get_config()), custom_objects=own)
+    except Exception as error:  # another's layer: it may raise anything
+        raise ValueError(
+            f"The network {model.name!r} cannot be copied: {essence(error)} Each layer has to be one that Keras saves "
+            "and loads: with a `get_config`, and no lambda."
+        ) from error
     finally:
         keras.config.set_dtype_policy(policy)
     set_weights(copy, model.get_weights())
@@ -160,17 +175,35 @@ def _in_float32(config):
     return config
 
 
+def _heads(network):
+    """The outputs of a functional model by head, of one output `main`; empty of a model that has none."""
+    if not is_functional(network):
+        return {"": None}
+    if isinstance(network, keras.Sequential):  # has `outputs`, and no `output`, when it was built and not called
+        return {"main": network.outputs[0] if network.built and network.inputs else None}
+    return network.output if isinstance(network.output, dict) else {"main": network.output}
+
+
+def _check_no_softmax(head, tensor):
+    """Raises `ValueError` if a head gives probabilities: they would be taken for logits."""
+    layer, *_ = tensor._keras_history
+    if isinstance(layer, keras.layers.Softmax) or getattr(layer, "activation", None) is keras.activations.softmax:
+        raise ValueError(
+            f"Invalid value for argument `model`. Expected logits. Received: a head {head!r} that ends in a softmax. "
+            "`dhm_keras.fork(model, branches=0)` is the same network with logits."
+        )
+
+
 def _features(logits):
     """What the dense layer behind some logits takes, a symbolic tensor."""
     layer, node, _ = logits._keras_history
-    while not isinstance(layer, keras.layers.Dense):
-        inputs = layer._inbound_nodes[node].input_tensors
-        if len(inputs) != 1:
-            raise ValueError(
-                "Invalid value for argument `embedding`. Expected a head that ends in a Dense layer. Received: one "
-                f"that ends in {layer.name!r}, a {type(layer).__name__}."
-            )
-        layer, node, _ = inputs[0]._keras_history
+    while isinstance(layer, (keras.layers.Activation, keras.layers.Dropout, keras.layers.Identity)):
+        layer, node, _ = layer._inbound_nodes[node].input_tensors[0]._keras_history
+    if not isinstance(layer, keras.layers.Dense):
+        raise ValueError(
+            "Invalid value for argument `embedding`. Expected it of a head that ends in a Dense layer. Received: one "
+            f"that ends in {layer.name!r}, a {type(layer).__name__}."
+        )
     return layer._inbound_nodes[node].input_tensors[0]
 
 
@@ -190,8 +223,8 @@ def _preprocessing(model):
         layers, tensor = [*layers, layer], node.output_tensors[0]
 
 
-def _takes_raw_images(model, layers):
-    """Whether a network takes images of 0-255: as integers, or normalising them or bringing them to about 1."""
-    normalises = [isinstance(layer, keras.layers.Normalization) or np.max(layer.scale) < 0.1 for layer in layers]
-    (images,) = model.inputs  # Keras 3.10 has a list in `input`
-    return len(images.shape) == 4 and (images.dtype == "uint8" or any(normalises))
+def _brings_to_about_one(model):
+    """Whether a network's first layers make numbers of about 1 of 0-255, and so take raw images."""
+    shape = [1, *(side or 1 for side in model.inputs[0].shape[1:])]
+    ends = [model(np.full(shape, value, "float32"), training=False) for value in (0, 255)]
+    return float(np.max(np.abs(ends))) < 50  # of images of 0-1 they would make hundreds

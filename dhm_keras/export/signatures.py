@@ -11,9 +11,9 @@ def signatures(shipped, crop):
     """The functions that are saved, and an example of what each takes.
 
     All of them give `logits` and `probabilities`, float32 `(batch, classes)`; `classes`, int32, and `scores`, float32
-    `(batch, 5)`, the most probable classes; `class_names`, strings `(batch, 5)`, where they are known; `embedding`,
-    float32 `(batch, features)`, where it was asked for. Of several heads the probabilities are the mean, and the logits
-    its logarithm.
+    `(batch, 5)`, the most probable classes, of fewer than five all; `class_names`, strings `(batch, 5)`, where they are
+    known; `embedding`, float32 `(batch, features)`, where it was asked for. Of several heads the probabilities are the
+    mean, and the logits its logarithm.
 
     Args:
         shipped: `Shipped`.
@@ -33,7 +33,8 @@ def signatures(shipped, crop):
         # TensorFlow's fused convolutions cannot take an empty batch: they get one image, whose answer is cut off.
         filling = tf.zeros([tf.maximum(1 - batch, 0), *size], prepared.dtype)
         heads = shipped.compute(tf.concat([prepared, filling], axis=0), training=False)
-        return _named({name: tensor[:batch] for name, tensor in heads.items()}, shipped)
+        # Cut last: ONNX Runtime before 1.31 is killed by the best of no classes.
+        return {name: tensor[:batch] for name, tensor in _named(heads, shipped).items()}
 
     def function(name, shape, dtype, prepare):
         """One signature: an input of that name, whose shape is checked when it runs."""
@@ -50,11 +51,11 @@ def signatures(shipped, crop):
         floats = {"images": tf.cast(black, prepared.dtype)}
         same = function("images", shape, prepared.dtype, lambda images: images)
         return {"serving_default": same, "logits": same}, {"serving_default": floats, "logits": floats}
-    functions = {
-        "serving_default": function("images", shape, tf.uint8, preprocess),
-        "logits": function("images", shape, prepared.dtype, lambda images: images),
-    }
-    examples = {"serving_default": {"images": black}, "logits": {"images": tf.cast(black, prepared.dtype)}}
+    functions, examples = {"serving_default": function("images", shape, tf.uint8, preprocess)}, {}
+    examples["serving_default"] = {"images": black}
+    if shipped.preprocess:
+        functions["logits"] = function("images", shape, prepared.dtype, lambda images: images)
+        examples["logits"] = {"images": tf.cast(black, prepared.dtype)}
     if None not in image and image[-1] in (1, 3):
         read = lambda contents: preprocess(decoded(contents, image, crop))
         functions["image_bytes"] = function("image_bytes", (None,), tf.string, read)
