@@ -12,9 +12,9 @@ HEADS = ("main", "aux1", "aux2")
 EAGER = keras.backend.backend() == "tensorflow"  # there a graph takes longer to trace than a few steps
 
 
-def compiled(optimizer=None, network=None, graph=False, **kwargs):
+def compiled(optimizer=None, network=None, graph=False, metrics=None, **kwargs):
     model = dhm.DHM(network or tiny(), **kwargs)
-    model.compile(optimizer=optimizer or sgd(), run_eagerly=EAGER and not graph)
+    model.compile(optimizer=optimizer or sgd(), metrics=metrics, run_eagerly=EAGER and not graph)
     return model
 
 
@@ -68,8 +68,7 @@ def test_top5_is_logged_with_more_than_five_classes():
 
 
 def test_metrics_of_compile_apply_to_main():
-    model, (x, y) = dhm.DHM(tiny()), batch()
-    model.compile(optimizer=sgd(), metrics=["accuracy"], run_eagerly=EAGER)
+    model, (x, y) = compiled(metrics=["accuracy"]), batch()
     logs = model.evaluate(x, y, verbose=0, return_dict=True)
     assert logs["accuracy"] == logs["main_accuracy"]
 
@@ -140,11 +139,10 @@ OPTIMIZERS = {
     "accumulation": lambda: dhm.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.1, gradient_accumulation_steps=2),
     "loss scaling": lambda: keras.optimizers.LossScaleOptimizer(sgd()),
 }
+TRAININGS = [("momentum and decay", None), *((optimizer, "l2") for optimizer in OPTIMIZERS)]
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "regularizer"), [("momentum and decay", None), *((optimizer, "l2") for optimizer in OPTIMIZERS)]
-)
+@pytest.mark.parametrize(("optimizer", "regularizer"), TRAININGS)
 def test_an_inactive_branch_stays_exactly_as_it_is(optimizer, regularizer):
     model = compiled(OPTIMIZERS[optimizer](), tiny(regularizer=regularizer), graph=True)
     fit(model)
@@ -267,8 +265,7 @@ def test_soft_labels_equal_integers():
 
 
 def test_sample_weight_weighs_every_term():
-    x, y = batch(16)
-    weights = np.array([0.0, 2.0] * 8, "float32")
+    (x, y), weights = batch(16), np.array([0.0, 2.0] * 8, "float32")
     model, half = compiled(), compiled(network=tiny())
     half.set_weights(model.get_weights())
     # Evaluation has no batch statistics: weights 0 and 2 of 16 examples are the plain mean of the other 8.
@@ -302,9 +299,8 @@ def test_labels_out_of_range_in_a_dataset_stop_the_training():
 
 
 def test_labels_of_a_wrong_shape_are_refused():
-    x, _ = batch()
     with pytest.raises(ValueError, match="Invalid labels"):
-        compiled().fit(x, np.zeros((16, 4), "float32"), verbose=0)
+        compiled().fit(batch()[0], np.zeros((16, 4), "float32"), verbose=0)
 
 
 # Errors
