@@ -261,7 +261,8 @@ def export(run, directory):
     logits = dhm.export.float32_logits(model, images)
     error = 100 * (logits.argmax(-1) != labels).mean()
     print(
-        f"Exported main of {run.folder.name}, test error {error:.2f} %, to {path}; docker compose up there serves it\n"
+        f"Exported main of {run.folder.name}, test error {error:.2f} %, to {path}: docker compose up in {directory} "
+        "serves it\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         plain = BACKBONES[run.config["backbone"]](with_branches=False)

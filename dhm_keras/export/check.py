@@ -71,7 +71,8 @@ def check(version, images, logits, never_branched=None):
         ImportError: if `never_branched` is given, and TensorFlow is not installed.
         ValueError: if an argument is not as above, or a file of a version was changed after it was written.
     """
-    version, images, logits = convert.version_folder(version), np.asarray(images), np.asarray(logits)
+    given, version = str(version), convert.version_folder(version)
+    images, logits = np.asarray(images), np.asarray(logits)
     _check_arrays(images, logits, read_card(version))
     equal, notes, other = None, [], None
     if never_branched is not None:
@@ -95,7 +96,7 @@ def check(version, images, logits, never_branched=None):
             if other is not None:
                 models += _never_branched(runtime, other, scratch, notes)
             rows.append(_row(runtime, models, logits, scratch))
-    return Report(str(version), len(images), tuple(rows), equal, tuple(notes))
+    return Report(given, len(images), tuple(rows), equal, tuple(notes))
 
 
 def _check_arrays(images, logits, card):
@@ -118,10 +119,10 @@ def _check_arrays(images, logits, card):
 
 def _missing(runtime, version):
     """What is missing to run a runtime, and how to get it; empty if nothing is."""
-    if not convert.beside(version, runtime.suffix).exists():
-        return f"dhm_keras.export.{runtime.write_beside.__name__}({str(version)!r}) writes the file that it reads."
     if importlib.util.find_spec(runtime.module) is None:
         return f"pip install {runtime.package}"
+    if not convert.beside(version, runtime.suffix).exists():
+        return f"dhm_keras.export.{runtime.write_beside.__name__}({str(version)!r}) writes the file that it reads."
     return ""
 
 
