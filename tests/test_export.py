@@ -347,7 +347,8 @@ def test_a_layer_that_nobody_registered_is_exported(tmp_path):
             return 2 * x
 
     image = keras.Input((4,))
-    network = keras.Model(image, {"main": keras.layers.Dense(3)(Twice()(image))})
+    both = keras.layers.Add()([Twice()(image), image]) + 1.0  # a layer and an operation, both called Add
+    network = keras.Model(image, {"main": keras.layers.Dense(3)(both)})
     x = batch(3, shape=(4,))[0]
     logits = logits_of(export_main(dhm.DHM(network, method="baseline"), tmp_path), x)
     np.testing.assert_allclose(logits, network.predict(x, verbose=0)["main"], rtol=1e-5)

@@ -149,8 +149,9 @@ def in_float32(model):
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")  # for nested models, which keep no policy in their config
     try:
-        own = {type(layer).__name__: type(layer) for layer in model.layers}  # classes that nobody has registered
-        copy = Network.from_config(_in_float32(model.get_config()), custom_objects=own)
+        classes = {type(layer) for layer in model.layers}  # for those that nobody has registered; Keras knows its own
+        others = {each.__name__: each for each in classes if not each.__module__.startswith("keras.")}
+        copy = Network.from_config(_in_float32(model.get_config()), custom_objects=others)
     except Exception as error:  # another's layer: it may raise anything
         raise ValueError(
             f"The network {model.name!r} cannot be copied: {essence(error)} Each layer has to be one that Keras saves "
