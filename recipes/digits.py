@@ -208,6 +208,7 @@ def train(run):
     (images, labels), test = dhm.data.digits()
     labels = dhm.data.corrupt_labels(labels, run.config["corrupt"], num_classes=10, seed=0)  # the same for every run
     batches = dhm.data.TrainBatches(images, labels, BATCH_SIZE, pad=2, crop="batch", seed=seed)
+    keras.utils.clear_session()  # Keras counts layers without a name: from the first on again
     keras.utils.set_random_seed(seed)
     network = BACKBONES[run.config["backbone"]](with_branches=method != "baseline")
     model = dhm.DHM(network, method=method, class_names=list("0123456789"), name=run.folder.name)
@@ -264,6 +265,7 @@ def export(run, directory):
         f"Exported main of {run.folder.name}, test error {error:.2f} %, to {path}: docker compose up in {directory} "
         "serves it\n"
     )
+    keras.utils.clear_session()
     with tempfile.TemporaryDirectory() as folder:
         plain = BACKBONES[run.config["backbone"]](with_branches=False)
         plain = dhm.export.export_main(plain, folder, class_names=model.class_names)
