@@ -5,7 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
-from networks import densenet10, resnet8, wrn10
+from networks import densenet10, multiply_adds_of_the_release, resnet8, wrn10
 
 import dhm_keras as dhm
 from dhm_keras.analysis import correlation, matching_convolutions, plot_agreement, plot_correlation, plot_curves
@@ -187,3 +187,23 @@ def test_heatmaps_of_layers_that_keras_numbered(tmp_path):
     np.testing.assert_allclose(
         np.load(tmp_path / "h.npz")[f"dhm/{names[0][-1]}"], correlation(*kernels), rtol=1e-5, atol=1e-6
     )
+
+
+def test_multiply_adds_by_hand():
+    layers = keras.layers
+    x = image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, strides=2, padding="same")(x)  # 4 x 4 pixels, of 3 x 3 x 3 by 4
+    x = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)(x)  # 3 x 3 by 8
+    x = layers.SeparableConv2D(6, 3, padding="same")(x)  # 3 x 3 by 8, and 8 by 6
+    x = layers.Conv2D(6, 1, groups=2)(x)  # 3 by 6
+    x = layers.Conv2DTranspose(5, 2, strides=2)(x)  # at each of 4 x 4 pixels 2 x 2 x 6 by 5
+    nested = keras.Sequential([keras.Input((5,)), layers.Dense(7)])  # 5 by 7
+    x = nested(layers.GlobalAveragePooling2D()(layers.ReLU()(layers.BatchNormalization()(x))))
+    expected = 16 * (27 * 4 + 9 * 8 + 9 * 8 + 8 * 6 + 3 * 6 + 4 * 6 * 5) + 5 * 7
+    assert dhm.analysis.multiply_adds(keras.Model(image, x)) == expected
+
+
+def test_multiply_adds_are_those_of_the_release():
+    network = dhm.models.resnet32(num_classes=100)
+    released = multiply_adds_of_the_release()["resnet32"]["main"]
+    assert dhm.analysis.multiply_adds(dhm.DHM(network).main) == released
