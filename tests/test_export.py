@@ -436,7 +436,8 @@ def test_models_that_cannot_be_exported(tmp_path):
         with pytest.raises(ValueError, match=f"ends in a Dense layer.*{last}"):
             export_main(keras.Model(image, logits), tmp_path, embedding=True)
     dense = keras.layers.Dense(3, activation="softmax")(pooled)
-    for probabilities in (dense, keras.layers.Softmax()(pooled), keras.layers.Activation("softmax")(pooled)):
+    last = (keras.layers.Softmax(), keras.layers.Activation("softmax"), keras.ops.softmax)
+    for probabilities in (dense, *(layer(pooled) for layer in last)):
         with pytest.raises(ValueError, match="'main' that ends in a softmax"):
             export_main(keras.Model(image, probabilities), tmp_path)
     unlike = {"main": keras.layers.Dense(3)(pooled), "aux1": keras.layers.Dense(4)(pooled)}

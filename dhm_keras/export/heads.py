@@ -188,7 +188,8 @@ def _heads(network):
 def _check_no_softmax(head, tensor):
     """Raises `ValueError` if a head gives probabilities: they would be taken for logits."""
     layer, *_ = tensor._keras_history
-    if isinstance(layer, keras.layers.Softmax) or getattr(layer, "activation", None) is keras.activations.softmax:
+    is_softmax = type(layer).__name__ == "Softmax"  # the layer, or the operation of keras.ops
+    if is_softmax or getattr(layer, "activation", None) is keras.activations.softmax:
         raise ValueError(
             f"Invalid value for argument `model`. Expected logits. Received: a head {head!r} that ends in a softmax. "
             "`dhm_keras.fork(model, branches=0)` is the same network with logits."
