@@ -13,6 +13,7 @@ from dhm_keras import (
     models,
     objective,
     optimizers,
+    reid,
     sampling,
     schedules,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "models",
     "objective",
     "optimizers",
+    "reid",
     "sampling",
     "schedules",
 ]
