@@ -168,7 +168,7 @@ def test_images_are_decoded_and_resized_as_by_pillow(mode, crop):
         else:
             box = jpeg.resized_window(*image.size, 32)
         ours = decoded(np.array([content]), (32, 32, 3), crop).numpy()[0].astype(int)
-        theirs = jpeg.resized(image, box, 32).astype(int)
+        theirs = jpeg.resized(image, box, (32, 32)).astype(int)
         assert np.abs(ours - theirs).max() <= 2  # Pillow rounds between the two directions, TensorFlow does not
         assert np.abs(ours - theirs).mean() < 0.5
 

@@ -13,7 +13,7 @@ from PIL import Image
 import dhm_keras as dhm
 from dhm_keras.data import ImageFiles, JpegTestBatches, JpegTrainBatches, image_folder, jpeg
 from dhm_keras.data.batches import _generator
-from dhm_keras.data.jpeg_batches import Ahead
+from dhm_keras.data.image_reader import Ahead
 
 SIZE, N = 14, 12  # the shorter side is resized to 16
 
@@ -146,9 +146,9 @@ def test_a_resized_window_is_cut_out_of_the_resized_image(size, place):
     else:
         left, top = (int(share * (side - 223)) for share, side in zip(place, new))
     whole = np.asarray(image.resize(new, Image.Resampling.BILINEAR))[top : top + 224, left : left + 224]
-    window = jpeg.resized(image, jpeg.resized_window(width, height, 224, place), 224)
+    window = jpeg.resized(image, jpeg.resized_window(width, height, 224, place), (224, 224))
     assert abs(whole.astype(int) - window).max() <= 1
-    mirror = jpeg.resized(image, jpeg.resized_window(width, height, 224, place), 224, mirrored=True)
+    mirror = jpeg.resized(image, jpeg.resized_window(width, height, 224, place), (224, 224), mirrored=True)
     np.testing.assert_array_equal(mirror, window[:, ::-1])
 
 

@@ -31,22 +31,20 @@ def _order(seed, epoch, n):
 class ShuffledBatches(keras.utils.PyDataset):
     """Endless batches of examples in an order that follows from (seed, epoch); a base of those below.
 
-    Args:
-        labels: Array `(n, ...)`.
-        batch_size: Integer > 0.
-        seed: Integer >= 0.
+    A subclass has the attributes `labels`, `(n, ...)`, `batch_size` and `seed`.
     """
 
-    def __init__(self, labels, batch_size, seed):
-        super().__init__()
-        check_integers(batch_size=(batch_size, 1), seed=(seed, 0))
-        self.labels, self.batch_size, self.seed = labels, batch_size, seed
-        self.first_batch = 0
+    first_batch = 0
+
+    @property
+    def examples_per_epoch(self):
+        """Number of examples that the batches of an epoch have together."""
+        return len(self.labels)
 
     @property
     def steps_per_epoch(self):
         """Number of batches in an epoch, a smaller last one counted."""
-        return -(-len(self.labels) // self.batch_size)
+        return -(-self.examples_per_epoch // self.batch_size)
 
     @property
     def num_batches(self):
@@ -114,8 +112,9 @@ class TrainBatches(ShuffledBatches):
                 "Invalid value for arguments `images` and `labels`. Expected (n, height, width, channels) and n "
                 f"labels, n > 0. Received: shapes {images.shape} and {labels.shape}."
             )
-        super().__init__(labels, batch_size, seed)
-        check_integers(pad=(pad, 0))
+        super().__init__()
+        check_integers(batch_size=(batch_size, 1), seed=(seed, 0), pad=(pad, 0))
+        self.labels, self.batch_size, self.seed = labels, batch_size, seed
         if crop not in ("image", "batch"):
             raise ValueError(f"Invalid value for argument `crop`. Expected 'image' or 'batch'. Received: {crop!r}.")
         self.images, self.pad, self.flip, self.crop, self.on_device = images, pad, flip, crop, on_device

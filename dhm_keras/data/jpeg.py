@@ -57,15 +57,15 @@ def resized(image, box, size, mirrored=False):
     Args:
         image: `PIL.Image.Image` of mode RGB.
         box: Floats `(left, top, right, bottom)`, in pixels within the image.
-        size: Integer.
+        size: (height, width), integers.
         mirrored: Boolean. Whether left and right are exchanged. Defaults to `False`.
 
     Returns:
-        uint8 `(size, size, 3)`.
+        uint8 `(height, width, 3)`.
     """
     from PIL import Image
 
-    window = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    window = image.resize(size[::-1], Image.Resampling.BILINEAR, box=box)
     return np.asarray(window.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else window)
 
 

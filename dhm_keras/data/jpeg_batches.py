@@ -1,9 +1,5 @@
 """Batches of encoded images, decoded, cropped and resized in threads: for training and for evaluation."""
 
-import concurrent.futures
-import functools
-import itertools
-import os
 import zlib
 
 import keras
@@ -12,13 +8,43 @@ import numpy as np
 from dhm_keras.data import jpeg
 from dhm_keras.data.batches import _CROPS, ShuffledBatches, _generator, check_integers
 from dhm_keras.data.image_folder import ImageFiles
+from dhm_keras.data.image_reader import Ahead, Reader
 
-AHEAD = 2  # batches that are made while one is trained on
 DRAWS = {"scale": 2 * jpeg.TRIES + 2, "crop": 2}  # of each image, and one for the flip
 
 
-class _Reported:
-    """What a reader has to tell."""
+class EncodedBatches(keras.utils.PyDataset):
+    """Batches of encoded images; a base of those below, and of others.
+
+    A subclass gives `_rows_and_draws(epoch, step)`, which images a batch has and a draw for each, and `_window(width,
+    height, draw)`, as `Reader.read` takes it.
+
+    Args:
+        source: `ImageFiles`.
+        batch_size: Integer > 0.
+        size: (height, width) of the images given, integers.
+        on_corrupt: As of `JpegTrainBatches`.
+    """
+
+    first_batch = 0
+    target_signature = ("int64", (None,))
+
+    def __init__(self, source, batch_size, size, on_corrupt):
+        super().__init__()
+        if not isinstance(source, ImageFiles):
+            raise ValueError(
+                "Invalid value for argument `source`. Expected `ImageFiles`, as image_folder(folder, split) gives. "
+                f"Received: {source!r}."
+            )
+        check_integers(batch_size=(batch_size, 1))
+        self.source, self.labels, self.batch_size, self.on_corrupt = source, source.labels, batch_size, on_corrupt
+        self.reader = Reader(source, size, on_corrupt)
+        self._ahead = Ahead()
+
+    @property
+    def examples_per_epoch(self):
+        """Number of images that the batches of an epoch have together."""
+        return len(self.source)
 
     @property
     def skipped(self):
@@ -28,8 +54,97 @@ class _Reported:
     def errors(self):
         return self.reader.errors  # see `distribute.plain_errors`
 
+    def for_backend(self, strategy=None):
+        """What `keras.Model.fit` takes best.
 
-class JpegTrainBatches(_Reported, ShuffledBatches):
+        Args:
+            strategy: `tf.distribute.Strategy` whose replicas share the batches. Defaults to None.
+
+        Returns:
+            On TensorFlow a `tf.data.Dataset` of the batches, under a strategy one that is distributed; otherwise
+            `self`.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return self
+        from dhm_keras.distribute.tensorflow_data import from_function
+
+        signature = ("uint8", (None, *self.reader.size, 3)), self.target_signature
+        of_epoch = self.examples_per_epoch, self.batch_size
+        return from_function(self.part, *of_epoch, signature, strategy, self.first_batch, self.num_batches)
+
+    def part(self, epoch, first, last):
+        """Some of an epoch's examples, those from `first` to `last` in its order; all of one batch.
+
+        Args:
+            epoch, first, last: Integers.
+
+        Returns:
+            uint8 `(b, height, width, 3)` and what `targets` gives.
+        """
+        step = first // self.batch_size
+        rows, draws = self._rows_and_draws(epoch, step)
+        here = slice(first - step * self.batch_size, last - step * self.batch_size)
+        images, labels = self.reader.read(rows[here], self._window, draws[here])
+        return images, self.targets(labels)
+
+    def targets(self, labels):
+        """What is learnt of images with these labels: the labels, int64 `(b,)`.
+
+        Args:
+            labels: int64 `(b,)`.
+        """
+        return labels
+
+    def _batch(self, epoch, step):
+        first = step * self.batch_size
+        return self.part(epoch, first, min(first + self.batch_size, self.examples_per_epoch))
+
+
+class EncodedTrainBatches(EncodedBatches, ShuffledBatches):
+    """Endless shuffled batches of encoded images; a base of `JpegTrainBatches` and others.
+
+    Args:
+        source, batch_size, size, on_corrupt: As of `EncodedBatches`.
+        seed: Integer >= 0.
+        draws: Integer. Random numbers in [0, 1) that `_window` takes for each image.
+    """
+
+    def __init__(self, source, batch_size, size, seed, on_corrupt, draws):
+        super().__init__(source, batch_size, size, on_corrupt)
+        check_integers(seed=(seed, 0))
+        self.seed, self._num_draws = seed, draws
+
+    def starting_at(self, epoch, step=0):
+        later = super().starting_at(epoch, step)
+        later._ahead = Ahead()
+        return later
+
+    def _rows_and_draws(self, epoch, step):
+        rows = self._rows(epoch, step)
+        draws = _generator(self.seed, _CROPS, epoch, step).random((len(rows), self._num_draws))
+        return rows, draws.tolist()
+
+    def __getitem__(self, index):
+        return self._ahead.get(index, lambda i: self._batch(*divmod(self.first_batch + i, self.steps_per_epoch)))
+
+
+class EncodedTestBatches(EncodedBatches):
+    """Batches of encoded images for evaluation, each once, in order; a base of `JpegTestBatches` and others."""
+
+    @property
+    def num_batches(self):
+        """Number of batches, a smaller last one counted."""
+        return -(-len(self.source) // self.batch_size)
+
+    def _rows_and_draws(self, epoch, step):
+        rows = np.arange(len(self.source))[step * self.batch_size : (step + 1) * self.batch_size]
+        return rows, [None] * len(rows)
+
+    def __getitem__(self, index):
+        return self._ahead.get(index, lambda i: self._batch(0, i), self.num_batches)
+
+
+class JpegTrainBatches(EncodedTrainBatches):
     """Endless shuffled batches of encoded images with random crops and flips, for `DHM.fit`.
 
     As `TrainBatches`: order, crops and flips are functions of (seed, epoch, step), every image comes once an epoch, the
@@ -68,16 +183,14 @@ class JpegTrainBatches(_Reported, ShuffledBatches):
     """
 
     def __init__(self, source, batch_size, image_size=224, augmentation="scale", flip=True, seed=0, on_corrupt="raise"):
-        super().__init__(_checked_source(source).labels, batch_size, seed)
+        check_integers(image_size=(image_size, 1))
         if augmentation not in DRAWS:
             raise ValueError(
                 f"Invalid value for argument `augmentation`. Expected one of {tuple(DRAWS)}. Received: "
                 f"{augmentation!r}."
             )
-        self.source, self.augmentation, self.flip = source, augmentation, flip
-        self.image_size, self.on_corrupt = image_size, on_corrupt
-        self.reader = Reader(source, image_size, on_corrupt)
-        self._ahead = Ahead()
+        super().__init__(source, batch_size, (image_size, image_size), seed, on_corrupt, DRAWS[augmentation] + 1)
+        self.image_size, self.augmentation, self.flip = image_size, augmentation, flip
 
     @property
     def settings(self):
@@ -91,51 +204,16 @@ class JpegTrainBatches(_Reported, ShuffledBatches):
             **{name: getattr(self, name) for name in ("batch_size", "image_size", "augmentation", "flip", "seed")},
         }
 
-    def starting_at(self, epoch, step=0):
-        later = super().starting_at(epoch, step)
-        later._ahead = Ahead()
-        return later
-
-    def for_backend(self, strategy=None):
-        """What `keras.Model.fit` takes best.
-
-        Args:
-            strategy: `tf.distribute.Strategy` whose replicas share the batches. Defaults to None.
-
-        Returns:
-            On TensorFlow a `tf.data.Dataset` of the batches, under a strategy one that is distributed; otherwise
-            `self`.
-        """
-        return _for_backend(self, strategy, first_batch=self.first_batch)
-
-    def part(self, epoch, first, last):
-        """Some of an epoch's examples, those from `first` to `last` in its order; all of one batch.
-
-        Args:
-            epoch, first, last: Integers.
-
-        Returns:
-            uint8 `(b, image_size, image_size, 3)` and int64 `(b,)`.
-        """
-        step = first // self.batch_size
-        rows = self._rows(epoch, step)
-        draws = _generator(self.seed, _CROPS, epoch, step).random((len(rows), DRAWS[self.augmentation] + 1))
-        here = slice(first - step * self.batch_size, last - step * self.batch_size)
-        return self.reader.read(rows[here], self._window, draws[here].tolist())
-
     def _window(self, width, height, draws):
         *of_window, mirrored = draws
         if self.augmentation == "scale":
             box = jpeg.scale_window(width, height, of_window)
         else:
             box = jpeg.resized_window(width, height, self.image_size, of_window)
-        return box, self.flip and mirrored < 0.5
-
-    def __getitem__(self, index):
-        return self._ahead.get(index, lambda i: _batch(self, *divmod(self.first_batch + i, self.steps_per_epoch)))
+        return box, self.flip and mirrored < 0.5, None
 
 
-class JpegTestBatches(_Reported, keras.utils.PyDataset):
+class JpegTestBatches(EncodedTestBatches):
     """Batches of encoded images for evaluation: each image once, in order, its centre.
 
     The shorter side is resized to 256/224 of `image_size`, antialiased, and the central square taken.
@@ -155,169 +233,9 @@ class JpegTestBatches(_Reported, keras.utils.PyDataset):
     """
 
     def __init__(self, source, batch_size, image_size=224, on_corrupt="raise"):
-        super().__init__()
-        check_integers(batch_size=(batch_size, 1))
-        self.source, self.labels = source, _checked_source(source).labels
-        self.batch_size, self.image_size, self.on_corrupt = batch_size, image_size, on_corrupt
-        self.reader = Reader(source, image_size, on_corrupt)
-        self._ahead = Ahead()
-
-    @property
-    def num_batches(self):
-        """Number of batches, a smaller last one counted."""
-        return -(-len(self.source) // self.batch_size)
-
-    def for_backend(self, strategy=None):
-        """As of `JpegTrainBatches`; the distributed one is endless, `num_batches` steps are all images once."""
-        return _for_backend(self, strategy, batches=self.num_batches)
-
-    def part(self, epoch, first, last):
-        """As of `JpegTrainBatches`; of every epoch the same."""
-        rows = np.arange(first, last)
-        return self.reader.read(rows, self._window, [None] * len(rows))
+        check_integers(image_size=(image_size, 1))
+        super().__init__(source, batch_size, (image_size, image_size), on_corrupt)
+        self.image_size = image_size
 
     def _window(self, width, height, _):
-        return jpeg.resized_window(width, height, self.image_size), False
-
-    def __getitem__(self, index):
-        return self._ahead.get(index, lambda i: _batch(self, 0, i), self.num_batches)
-
-
-def _checked_source(source):
-    if not isinstance(source, ImageFiles):
-        raise ValueError(
-            "Invalid value for argument `source`. Expected `ImageFiles`, as image_folder(folder, split) gives. "
-            f"Received: {source!r}."
-        )
-    return source
-
-
-def _batch(batches, epoch, step):
-    first = step * batches.batch_size
-    return batches.part(epoch, first, min(first + batches.batch_size, len(batches.source)))
-
-
-def _for_backend(data, strategy, **bounds):
-    if keras.backend.backend() != "tensorflow":
-        return data
-    from dhm_keras.distribute.tensorflow_data import from_function
-
-    size = data.image_size
-    signature = ("uint8", (None, size, size, 3)), ("int64", (None,))
-    return from_function(data.part, len(data.source), data.batch_size, signature, strategy, **bounds)
-
-
-class Reader:
-    """Reads, decodes, crops and resizes images in threads, and remembers which it could not.
-
-    Args:
-        source: `ImageFiles`.
-        image_size: Integer.
-        on_corrupt: `"raise"` or `"skip"`.
-    """
-
-    def __init__(self, source, image_size, on_corrupt):
-        check_integers(image_size=(image_size, 1))
-        if on_corrupt not in ("raise", "skip"):
-            raise ValueError(
-                f"Invalid value for argument `on_corrupt`. Expected 'raise' or 'skip'. Received: {on_corrupt!r}."
-            )
-        jpeg.require_pillow()
-        self.source, self.image_size, self.on_corrupt = source, image_size, on_corrupt
-        self.errors = []  # those raised, in whatever thread
-        self._skipped = {}  # a dict is a set in order that threads can share
-
-    @property
-    def skipped(self):
-        """List of the files that were left out, each once."""
-        return list(self._skipped)
-
-    def read(self, rows, window, draws):
-        """Reads some images.
-
-        Args:
-            rows: Integers `(b,)`: which.
-            window: Function of width, height and an image's draws to a box, as of `jpeg.resized`, and whether the
-                image is mirrored.
-            draws: Sequence of b draws.
-
-        Returns:
-            uint8 `(b, image_size, image_size, 3)` and int64 `(b,)`, both without the images that were left out.
-
-        Raises:
-            ValueError: if an image cannot be decoded, and is not to be left out; or if none is left.
-            OSError: if a file cannot be read.
-        """
-        images = np.empty((len(rows), self.image_size, self.image_size, 3), "uint8")
-        read = functools.partial(self._read_one, window)
-        try:
-            whole = np.fromiter(_threads().map(read, rows, draws, images), bool, len(rows))
-            if len(rows) and not whole.any():  # an empty batch can be neither trained nor evaluated on
-                return images[:1], self.source.labels[[self._next_whole(rows[-1], read, draws[-1], images[0])]]
-        except Exception as error:
-            self.errors.append(error)
-            raise
-        return (images, self.source.labels[rows]) if whole.all() else (images[whole], self.source.labels[rows[whole]])
-
-    def _next_whole(self, row, read, draws, pixels):
-        """Fills `pixels` with the first image behind `row` that can be decoded; returns its number."""
-        for other in itertools.chain(range(row + 1, len(self.source)), range(row)):
-            if read(other, draws, pixels):
-                return other
-        raise ValueError(f"None of the {len(self.source)} images in {self.source.folder} can be decoded.")
-
-    def _read_one(self, window, row, draws, pixels):
-        """Fills `pixels`, `(image_size, image_size, 3)`; returns whether the image is whole."""
-        content = self.source.read(row)
-        try:
-            image = jpeg.decode(content)
-        except jpeg.CorruptImage as error:
-            where = self.source.where(row)
-            if self.on_corrupt == "skip":
-                self._skipped[where] = True
-                return False
-            raise ValueError(
-                f"{where} is not an image that can be decoded ({error}). Remove it, or leave "
-                "such images out with on_corrupt='skip', of a recipe --on_corrupt skip."
-            ) from None
-        box, mirrored = window(*image.size, draws)
-        pixels[:] = jpeg.resized(image, box, self.image_size, mirrored)
-        return True
-
-
-class Ahead:
-    """Makes the next things while one is used, where they are asked for one after the other."""
-
-    def __init__(self):
-        self._last, self._made = -1, {}
-
-    def get(self, index, make, end=None):
-        """The thing of a number.
-
-        Args:
-            index: Integer >= 0.
-            make: Function of such a number.
-            end: Integer. There are no things from this number on. Defaults to None.
-
-        Returns:
-            What `make` returns.
-        """
-        is_next, self._last = index == self._last + 1, index
-        following = range(index + 1, min(index + AHEAD, index + AHEAD if end is None else end - 1) + 1)
-        before, self._made = self._made, {}
-        if is_next:
-            self._made = {i: before.get(i) or _makers().submit(make, i) for i in following}
-        return before[index].result() if index in before else make(index)
-
-
-@functools.cache
-def _threads():
-    """The threads that read images: two for each core that this process may use, as some wait for the disk."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return concurrent.futures.ThreadPoolExecutor(2 * cores, "dhm_keras images")
-
-
-@functools.cache
-def _makers():
-    """The threads that wait for the images of a batch; not those that read them, which would wait for one another."""
-    return concurrent.futures.ThreadPoolExecutor(AHEAD, "dhm_keras batches")
+        return jpeg.resized_window(width, height, self.image_size), False, None
