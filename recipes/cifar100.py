@@ -29,6 +29,7 @@ from absl import app, flags
 
 import dhm_keras as dhm
 import experiment
+from classification import Classification
 from protocols import PAPER
 
 FLAGS = flags.FLAGS
@@ -75,7 +76,7 @@ def check():
     return None
 
 
-RECIPE = experiment.Recipe(
+RECIPE = Classification(
     name="cifar100",
     title="CIFAR-100",
     smoke={"epochs": 2, "train_examples": 256},

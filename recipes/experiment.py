@@ -1,6 +1,6 @@
 """What the recipes of the paper's experiments share: flags, settings, runs one after another, the table at the end.
 
-A recipe describes its data set in a `Recipe` and hands it to `main`.
+A recipe describes its data set in a subclass of `Recipe` and hands it to `main`.
 """
 
 import dataclasses
@@ -15,19 +15,17 @@ from absl import app, flags, logging
 
 import dhm_keras as dhm
 import protocols
-from dhm_keras.run import Run, best_and_last, left_out
-from run_folders import card_of, find
+from dhm_keras.run import Run, left_out
 
 METHODS = ("baseline", "dsl", "dhm")
 ALONE = ("aux1", "aux2", "aux3")  # as a method: that branch alone, from the image on
-MOST_STEPS = 25  # of a call: a signal, and the time left, are seen to between calls
 OF_MIMICKING = ("direction", "temperature", "mimic_weight")
 FLAGS = flags.FLAGS
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What one data set's recipe has of its own.
+    """What one data set's recipe has of its own; a subclass says how a run is trained and what is told of it.
 
     Attributes:
         name: String, as `protocols.settings_of` knows it.
@@ -35,15 +33,8 @@ class Recipe:
         smoke: Dict, the settings of `--smoke`.
         normalization: (mean, std) per channel.
         notes: Dict from name to (value, source): what is printed with the settings and no flag changes.
-        load: Function of the settings to the data: any value; `test_examples` images of it are tested on.
-        batches: Function of a run's config and the data to the training batches and a dict of the arguments of `fit`
-            that make the validation.
-        images: Function of the data to the numbers of training images and of those held out.
-        measured: Function of a run's config and the data to the training images and labels of `--agreement`.
-        class_names: Function of the data to the names of the classes.
-        crop: Float, as `export_main` takes it: how evaluation cuts images to the network's size.
+        load: Function of the settings to the data: any value.
         check: Function to a sentence about the first wrong flag of the recipe's own, or `None`.
-        held_out: String. What the errors are measured on. Defaults to `"test"`.
     """
 
     name: str
@@ -52,13 +43,25 @@ class Recipe:
     normalization: tuple
     notes: dict
     load: Callable
-    batches: Callable
-    images: Callable
-    measured: Callable
-    class_names: Callable
-    crop: float = 1.0
     check: Callable = lambda: None
-    held_out: str = "test"
+
+    def train(self, run, data, epochs_after):
+        """Trains one network and leaves everything in the run's folder.
+
+        Args:
+            run: `Run`.
+            data: What `load` gave.
+            epochs_after: Integer. Epochs of the runs that follow.
+        """
+        raise NotImplementedError
+
+    def print_table(self, runs):
+        """Prints the results of `{method: runs}`."""
+        raise NotImplementedError
+
+    def draw_figures(self, folder):
+        """Draws what there is to see of all the finished runs in a folder."""
+        raise NotImplementedError
 
 
 def define_flags(recipe, default_arch, most_examples=None, checkpoint_every=None):
@@ -126,11 +129,11 @@ def main(recipe, arguments):
             print(f"Run {number} of {len(unfinished)}: {run.folder}", flush=True)
             keras.utils.clear_session()
             with dhm.distribute.data_parallel(settings["devices"]):
-                train(recipe, run, data, epochs_after=(len(unfinished) - number) * settings["epochs"])
+                recipe.train(run, data, epochs_after=(len(unfinished) - number) * settings["epochs"])
         if dhm.distribute.is_chief():  # the results are the first machine's to tell
-            print_table(recipe, runs)
+            recipe.print_table(runs)
             if not FLAGS.only:  # others may be at work in the same folder
-                draw_figures(recipe, folder)
+                recipe.draw_figures(folder)
     except KeyboardInterrupt:
         raise SystemExit(f"\n{recipe.name}.py: stopped. The same command goes on from there.") from None
     except (ValueError, OSError, FloatingPointError) as error:  # of a run's folder, its data, or its loss
@@ -273,23 +276,6 @@ def config_of(recipe, settings, method, seed):
     return {**identity, **heeded, "backend": keras.backend.backend()}
 
 
-def build(recipe, config):
-    """The network of a run; its images and classes are CIFAR-100's unless the config says others."""
-    method = config["method"]
-    branches = config["branches"] or (() if method == "baseline" else (method,))
-    size = config.get("image_size")
-    network = dhm.models.get(
-        config["arch"],
-        num_classes=config.get("num_classes", 100),
-        branches=tuple(branches),
-        normalization=recipe.normalization,
-        **({"dropout": config["dropout"]} if config.get("dropout") else {}),
-        **({"input_shape": (size, size, 3)} if size else {}),
-        synchronized=config.get("synchronized", False),
-    )
-    return dhm.models.alone(network, method) if method in ALONE else network
-
-
 def objective_of(config):
     """The arguments of `DHM` that a config says."""
     method = config["method"]
@@ -302,20 +288,35 @@ def objective_of(config):
     return {"method": method, **weights}
 
 
-def train(recipe, run, data, epochs_after):
-    """Trains one network and leaves history, logs, checkpoints, export and result in the run's folder."""
-    config, seed = run.config, run.config["seed"]
-    keras.config.set_dtype_policy(config["precision"])
-    keras.utils.set_random_seed(seed)
-    batches, validation = recipe.batches(config, data)
-    network = build(recipe, config)
-    model = dhm.DHM(network, **objective_of(config), class_names=recipe.class_names(data), name=run.folder.name)
-    schedule = dhm.schedules.MultiStep(
-        config["learning_rate"], batches.steps_per_epoch, config["milestones"], config["decay"], config["warmup_epochs"]
-    )
-    optimizer = dhm.optimizers.SGD(schedule, config["momentum"], weight_decay=config["weight_decay"])
-    model.compile(optimizer=optimizer, steps_per_execution=steps_of_a_call(batches))
-    images = recipe.images(data)
+def build(config, **arguments):
+    """The network of a run.
+
+    Args:
+        config: Dict, the run's.
+        **arguments: Of the network's builder, besides the branches.
+    """
+    method = config["method"]
+    branches = config["branches"] or (() if method == "baseline" else (method,))
+    synchronized = config.get("synchronized", False)
+    network = dhm.models.get(config["arch"], branches=tuple(branches), synchronized=synchronized, **arguments)
+    return dhm.models.alone(network, method) if method in ALONE else network
+
+
+def schedule_of(config, steps_per_epoch):
+    """The learning rate that a config says."""
+    milestones, decay, warmup = config["milestones"], config["decay"], config["warmup_epochs"]
+    return dhm.schedules.MultiStep(config["learning_rate"], steps_per_epoch, milestones, decay, warmup)
+
+
+def callbacks_of(run, epochs_after, measured):
+    """The callbacks of every training: the run's own, progress, a warning of collapse, sampling and agreement.
+
+    Args:
+        run: `Run`, which is started.
+        epochs_after: Integer. Epochs of the runs that follow.
+        measured: Function to the images and labels of `--agreement`.
+    """
+    config = run.config
     callbacks = [
         *run.start(FLAGS.checkpoint_every),
         dhm.callbacks.WarnOfCollapse(),
@@ -323,70 +324,18 @@ def train(recipe, run, data, epochs_after):
     ]
     if config["sampling"] != "fixed":
         p = {"p": config["p"]} if config["sampling"] == "bernoulli" else {}
-        callbacks.append(dhm.callbacks.SampleBranches(config["sampling"], **p, scope=config["scope"], seed=seed))
+        of_run = {"scope": config["scope"], "seed": config["seed"]}
+        callbacks.append(dhm.callbacks.SampleBranches(config["sampling"], **p, **of_run))
     if config.get("agreement"):
-        callbacks.append(dhm.callbacks.MeasureAgreement(*recipe.measured(config, data), run.path("agreement.csv")))
-    if config["backend"] == "tensorflow":
-        card = card_of(config, images)
-        callbacks.append(dhm.callbacks.ExportMain(run.path("serving"), crop=recipe.crop, card=card))
-    history = model.fit(batches, epochs=config["epochs"], callbacks=callbacks, verbose=0, **validation).history
-    told = {"images": images, **skipped(batches, validation["validation_data"])}
-    run.finish(model, {**best_and_last(history, model.heads), **told})
+        callbacks.append(dhm.callbacks.MeasureAgreement(*measured(), run.path("agreement.csv")))
+    return callbacks
 
 
-def steps_of_a_call(batches):
-    """Steps that one call of the training takes: of images on the device many, as they fit into an epoch."""
-    if not getattr(batches, "on_device", False):
-        return 1
-    steps = max(steps for steps in range(1, MOST_STEPS + 1) if batches.steps_per_epoch % steps == 0)
-    print(f"{steps} of the {batches.steps_per_epoch} steps of an epoch are one call", flush=True)
-    return steps
-
-
-def skipped(*sources):
-    """`{"skipped": number}` of images that no source could decode and all left out, told too; empty without any."""
-    names = sorted({name for source in sources for name in getattr(source, "skipped", ())})
-    if not names:
-        return {}
-    images = "images" if len(names) > 1 else "image"
-    print(
-        f"Left out {len(names)} {images} that cannot be decoded: {', '.join(names[:10])}{', ...' * (len(names) > 10)}"
-    )
-    return {"skipped": len(names)}
-
-
-def print_table(recipe, runs):
-    """Errors of every head on the data held out, after the best and the last epoch."""
-    print(f"\n{recipe.held_out.capitalize()} error, %: mean (standard deviation over the seeds)")
-    print(f"{'':<15}{'last epoch':>14}{'':>14}  {'best epoch':>14}")
-    print(f"{'method':<9}{'head':<6}{'top-1':>14}{'top-5':>14}  {'top-1':>14}{'top-5':>14}")
-    for method, of_method in runs.items():
-        results = [run.result for run in of_method]
-        heads = [key.removesuffix("_top1_error") for key in results[0]["last"] if key.endswith("_top1_error")]
-        for head in heads:
-            last_1, last_5, best_1, best_5 = (
-                dhm.analysis.mean_std(errors) if None not in errors else "-"  # of five classes there is no top-5
-                for when in ("last", "best")
-                for top in ("top1", "top5")
-                for errors in [[result[when].get(f"{head}_{top}_error") for result in results]]
-            )
-            name = "alone" if method in ALONE else head
-            print(f"{method:<9}{name:<6}{last_1:>14}{last_5:>14}  {best_1:>14}{best_5:>14}")
-    print(f"The best epoch is main's, chosen on the {recipe.held_out} set; the last is not chosen at all.\n")
-
-
-def draw_figures(recipe, folder):
-    """Draws `curves.png`, and with `--agreement` `agreement.png`, of all the finished runs in the folder."""
-    title = f"{recipe.title}, {FLAGS.arch}"
-    try:
-        runs = find(folder)
-        curves = {method: {run.folder.name: run.history for run in of_method} for method, of_method in runs.items()}
-        dhm.analysis.plot_curves({title: curves}, folder / "curves.png")
-        print(f"Curves: {folder}/curves.png")
-        if FLAGS.agreement:
-            kept = {method: of_method for method, of_method in runs.items() if of_method[0].agreement is not None}
-            tables = {method: {run.folder.name: run.agreement for run in of} for method, of in kept.items()}
-            dhm.analysis.plot_agreement(tables, folder / "agreement.png", title)
-            print(f"Agreement of the heads: {folder}/agreement.png")
-    except (ImportError, ValueError) as error:  # runs of other settings in the same folder, among others
-        print(f"No figures: {error}")
+def draw_agreement(runs, folder, title):
+    """With `--agreement`, draws `agreement.png` of the runs, `{method: [run, ...]}`, that were measured."""
+    if not FLAGS.agreement:
+        return
+    kept = {method: of_method for method, of_method in runs.items() if of_method[0].agreement is not None}
+    tables = {method: {run.folder.name: run.agreement for run in of} for method, of in kept.items()}
+    dhm.analysis.plot_agreement(tables, folder / "agreement.png", title)
+    print(f"Agreement of the heads: {folder}/agreement.png")

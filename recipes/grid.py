@@ -127,7 +127,7 @@ def draw_figures(cells):
     rows = [cell.row for cell in cells if cell.run.config.get("agreement")] or [cells[0].row]
     with plan.flags_of(rows[0]), contextlib.redirect_stdout(io.StringIO()) as said:
         try:
-            experiment.draw_figures(cifar100.RECIPE, folder)
+            cifar100.RECIPE.draw_figures(folder)
         except OSError as error:
             print(f"No figures: {error}")
     return said.getvalue()

@@ -26,6 +26,7 @@ from absl import app, flags
 
 import dhm_keras as dhm
 import experiment
+from classification import Classification
 from protocols import PAPER
 
 FLAGS = flags.FLAGS
@@ -81,7 +82,7 @@ def measured(config, data):
     return dhm.data.JpegTestBatches(files, 128, config["image_size"], on_corrupt=FLAGS.on_corrupt)[0]
 
 
-RECIPE = experiment.Recipe(
+RECIPE = Classification(
     name="imagenet",
     title="ImageNet",
     smoke={"epochs": 2, "train_examples": 32, "batch_size": 8, "image_size": 64},

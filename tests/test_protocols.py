@@ -40,7 +40,7 @@ def config_of(modules):
 
     def config_of(recipe, method, *arguments):
         smoke = {"epochs": 2, "train_examples": 256}
-        described = experiment.Recipe(recipe, recipe, smoke, (), {}, *[None] * 5)
+        described = experiment.Recipe(recipe, recipe, smoke, (), {}, load=None)
         forget(known)
         experiment.define_flags(recipe, protocols.ARCHS[recipe][0])
         flags.DEFINE_float("dropout", None, "")

@@ -1,0 +1,256 @@
+"""Training and test batches of images of persons, as pure functions of (seed, epoch, step)."""
+
+import math
+import zlib
+
+import numpy as np
+
+from dhm_keras.data import IMAGENET_MEAN_STD
+from dhm_keras.data.batches import _ORDER, _generator, check_integers
+from dhm_keras.data.jpeg_batches import EncodedTestBatches, EncodedTrainBatches
+
+LARGER = 1.125  # 288 x 144 for crops of 256 x 128
+AREAS, RATIOS, TRIES = (0.02, 0.4), (0.3, 1 / 0.3), 100  # of random erasing
+COLOUR = tuple(round(255 * mean) for mean in IMAGENET_MEAN_STD[0])  # about zero, once an image is normalised
+
+
+class PersonTrainBatches(EncodedTrainBatches):
+    """Endless shuffled batches of persons with random crops, flips and erasing, for `DHM.fit`.
+
+    As `data.JpegTrainBatches`, what is in a batch is a function of (seed, epoch, step), the same on TensorFlow and JAX.
+    An image is resized to 1.125 times the size and cropped, or, with a probability of one half, resized as a whole;
+    mirrored with a probability of one half (DHM, section 4.2, with what torchreid fills in). The last, incomplete batch
+    of an epoch is left out, as there.
+
+    Example:
+
+    ```python
+    people = dhm_keras.reid.market1501("Market-1501-v15.09.15")
+    train = dhm_keras.reid.PersonTrainBatches(people.train, batch_size=32, label_smoothing=0.1)
+    model.fit(train, epochs=60)
+    ```
+
+    Args:
+        source: `PersonImages`.
+        batch_size: Integer > 0, at most the number of images.
+        image_size: (height, width). Defaults to `(256, 128)`.
+        crop: Boolean. Whether images are cropped. Defaults to `True`.
+        flip: Boolean. Whether every other image, at random, is mirrored left to right. Defaults to `True`.
+        erasing: Float in [0, 1]. Probability that a rectangle of an image gets ImageNet's mean colour, which is zero
+            once the image is normalised: 2 to 40 % of the area, aspect ratio 0.3 to 1 / 0.3 (Zhong et al., "Random
+            Erasing Data Augmentation", AAAI 2020). Defaults to `0.0`.
+        label_smoothing: Float in [0, 1). With e > 0 the labels are distributions, (1 - e) onehot + e / K. Defaults to
+            `0.0`: integers.
+        seed: Integer >= 0. Defaults to `0`.
+        on_corrupt: As of `data.JpegTrainBatches`. Defaults to `"raise"`.
+
+    Attributes:
+        skipped: List of the files that were left out until now, each once.
+
+    Raises:
+        ImportError: if Pillow is not installed.
+        ValueError: if an argument is not as above.
+    """
+
+    def __init__(
+        self,
+        source,
+        batch_size,
+        image_size=(256, 128),
+        crop=True,
+        flip=True,
+        erasing=0.0,
+        label_smoothing=0.0,
+        seed=0,
+        on_corrupt="raise",
+    ):
+        size = check_size(image_size)
+        if not 0 <= erasing <= 1:
+            raise ValueError(f"Invalid value for argument `erasing`. Expected 0 to 1. Received: {erasing!r}.")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(
+                f"Invalid value for argument `label_smoothing`. Expected a number in [0, 1). Received: "
+                f"{label_smoothing!r}."
+            )
+        draws = 4 + (1 + 2 * TRIES + 2 if erasing else 0)
+        super().__init__(source, batch_size, size, seed, on_corrupt, draws)
+        if not self.examples_per_epoch:
+            raise ValueError(
+                f"Invalid value for argument `batch_size`. Expected at most {len(source)}, the number of images. "
+                f"Received: {batch_size}."
+            )
+        self.image_size, self.crop, self.flip = list(size), crop, flip
+        self.erasing, self.label_smoothing = erasing, label_smoothing
+
+    @property
+    def examples_per_epoch(self):
+        """Number of images that the batches of an epoch have together: whole batches alone."""
+        return len(self.source) // self.batch_size * self.batch_size
+
+    @property
+    def settings(self):
+        """What the batches follow from, besides epoch and step: a dict of JSON values, the files as a checksum."""
+        names = ("batch_size", "image_size", "crop", "flip", "erasing", "label_smoothing", "seed")
+        return {
+            "images": self.source.checksum,
+            "labels": zlib.crc32(self.labels.tobytes()),
+            **{name: getattr(self, name) for name in names},
+        }
+
+    @property
+    def target_signature(self):
+        return ("float32", (None, self.source.num_classes)) if self.label_smoothing else super().target_signature
+
+    def targets(self, labels):
+        """What is learnt of images with these labels.
+
+        Args:
+            labels: int64 `(b,)`.
+
+        Returns:
+            The labels; with label smoothing float32 `(b, persons)`.
+        """
+        if not self.label_smoothing:
+            return labels
+        smoothed = np.full((len(labels), self.source.num_classes), self.label_smoothing / self.source.num_classes)
+        smoothed[np.arange(len(labels)), labels] += 1 - self.label_smoothing
+        return smoothed.astype("float32")
+
+    def _window(self, width, height, draws):
+        mirrored, cropped, *draws = draws
+        box = (0, 0, width, height)
+        if self.crop and cropped < 0.5:
+            box = _crop(width, height, self.image_size, draws[:2])
+        hole = _hole(self.image_size, self.erasing, draws[2:]) if self.erasing else None
+        return box, self.flip and mirrored < 0.5, hole and (hole, COLOUR)
+
+
+class IdentityBatches(PersonTrainBatches):
+    """Endless batches of P persons with K images each, for losses that compare images, such as `BatchHardTriplet`.
+
+    In an epoch the images of each person are shuffled and cut into groups of K; of a person with fewer images K are
+    drawn with replacement. A batch takes a group each of P persons drawn among those that have groups left (Hermans et
+    al., 2017; torchreid's sampler). Where fewer than P persons have, all groups are made anew, so that every epoch has
+    the same number of batches: that of all groups, divided by P.
+
+    Args:
+        source: `PersonImages`.
+        persons: Integer > 0. P, at most the number of persons. Defaults to `16`.
+        images: Integer > 0. K. Defaults to `4`.
+        **kwargs: `image_size`, `crop`, `flip`, `erasing`, `label_smoothing`, `seed`, `on_corrupt`, as of
+            `PersonTrainBatches`.
+
+    Raises:
+        ImportError: if Pillow is not installed.
+        ValueError: if an argument is not as above.
+    """
+
+    def __init__(self, source, persons=16, images=4, **kwargs):
+        check_integers(persons=(persons, 1), images=(images, 1))
+        present = len(np.unique(source.labels))
+        if persons > present:
+            raise ValueError(
+                f"Invalid value for argument `persons`. Expected at most {present}, as many as there are. Received: "
+                f"{persons}."
+            )
+        self.persons, self.images = persons, images
+        self._made = None, None  # an epoch, and its images in order
+        super().__init__(source, persons * images, **kwargs)
+
+    @property
+    def examples_per_epoch(self):
+        """Number of images that the batches of an epoch have together."""
+        counts = np.unique(self.source.labels, return_counts=True)[1]
+        groups = np.maximum(counts // self.images, 1).sum()
+        return int(groups // self.persons) * self.batch_size
+
+    @property
+    def settings(self):
+        return {**super().settings, "persons": self.persons, "images_of_each": self.images}
+
+    def _rows(self, epoch, step):
+        made, order = self._made
+        if made != epoch:
+            order = self._order_of(epoch)
+            self._made = epoch, order
+        return order[step * self.batch_size : (step + 1) * self.batch_size]
+
+    def _order_of(self, epoch):
+        """The images of an epoch, batch after batch."""
+        generator = _generator(self.seed, _ORDER, epoch)
+        of_person = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
+        batches, left = [], []
+        while len(batches) * self.batch_size < self.examples_per_epoch:
+            if len(left) < self.persons:
+                left = [self._groups(rows, generator) for rows in of_person]
+            chosen = generator.permutation(len(left))[: self.persons]
+            batches.append(np.concatenate([left[person].pop() for person in chosen]))
+            left = [groups for groups in left if groups]
+        return np.concatenate(batches)
+
+    def _groups(self, rows, generator):
+        """The images of one person in groups of K, a list of arrays."""
+        if len(rows) < self.images:
+            return [generator.choice(rows, self.images)]
+        groups = generator.permutation(rows)[: len(rows) // self.images * self.images]
+        return list(groups.reshape(-1, self.images))
+
+
+class PersonTestBatches(EncodedTestBatches):
+    """Batches of persons for evaluation: each image once, in order, resized as a whole, antialiased and bilinear.
+
+    Args:
+        source: `PersonImages`, or another `data.ImageFiles`.
+        batch_size: Integer > 0. Defaults to `64`.
+        image_size: (height, width). Defaults to `(256, 128)`.
+        on_corrupt: As of `data.JpegTrainBatches`. Defaults to `"raise"`.
+
+    Raises:
+        ImportError: if Pillow is not installed.
+        ValueError: if an argument is not as above.
+    """
+
+    def __init__(self, source, batch_size=64, image_size=(256, 128), on_corrupt="raise"):
+        super().__init__(source, batch_size, check_size(image_size), on_corrupt)
+
+    def _window(self, width, height, _):
+        return (0, 0, width, height), False, None
+
+
+def check_size(image_size):
+    """(height, width) as a tuple; `ValueError` if it is none of integers."""
+    size = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size,)
+    if len(size) != 2 or not all(isinstance(side, (int, np.integer)) and side > 0 for side in size):
+        raise ValueError(
+            f"Invalid value for argument `image_size`. Expected (height, width), integers. Received: {image_size!r}."
+        )
+    return size
+
+
+def _crop(width, height, size, place):
+    """The window of an image that is a crop of `size` once it is resized to 1.125 times that, in its own pixels."""
+    larger = [round(side * LARGER) for side in size]  # height, width
+    top, left = (int(share * (whole - side + 1)) for share, whole, side in zip(place, larger, size, strict=True))
+    down, across = height / larger[0], width / larger[1]
+    return left * across, top * down, (left + size[1]) * across, (top + size[0]) * down
+
+
+def _hole(size, probability, draws):
+    """The rectangle that is erased, integers (top, left, bottom, right), or `None`; of the tries the first that fits.
+
+    Args:
+        size: (height, width).
+        probability: Float.
+        draws: Floats in [0, 1): whether, an area and an aspect ratio for each try, the place of top and left edge.
+    """
+    erased, *tries, down, across = draws
+    if erased >= probability:
+        return None
+    for area, ratio in zip(tries[::2], tries[1::2], strict=True):
+        area = size[0] * size[1] * (AREAS[0] + (AREAS[1] - AREAS[0]) * area)
+        ratio = RATIOS[0] + (RATIOS[1] - RATIOS[0]) * ratio
+        height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < height < size[0] and 0 < width < size[1]:
+            top, left = int(down * (size[0] - height + 1)), int(across * (size[1] - width + 1))
+            return top, left, top + height, left + width
+    return None
