@@ -178,7 +178,7 @@ class MeasureAgreement(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """Prints a line an epoch: loss, errors of the heads on the validation data, time, time left.
+    """Prints a line an epoch: loss, errors of the heads on the validation data, or mAP and rank-1, time left.
 
     For `fit(..., verbose=0)`. Within an epoch it says which step it is at, on a terminal every second, in a log file
     every minute.
@@ -215,6 +215,8 @@ class Progress(keras.callbacks.Callback):
             if f"val_{head}_accuracy" in logs
         ]
         heads = f", error {', '.join(errors)}" if errors else ""
+        if "val_mAP" in logs:  # of `reid.EvaluateReID`
+            heads = f", mAP {100 * logs['val_mAP']:.2f} %, rank-1 {100 * logs['val_rank1']:.2f} %"
         self._print(f"loss {logs['loss']:.4f}{heads}", epoch + 1, passing=False)
 
     def _print(self, text, done, passing):

@@ -42,7 +42,7 @@ class Run:
     | `history.csv` | a row an epoch, all heads and pairs |
     | `timings.csv` | a row an epoch, seconds: what is left out of the rest, which a resumed run repeats to the bit |
     | `agreement.csv` | a row an epoch, where `callbacks.MeasureAgreement` was given `run.path("agreement.csv")` |
-    | `best.weights.h5` | the network's weights after main's best epoch |
+    | `best.weights.h5` | the network's weights after the best epoch, see `start` |
     | `last.keras` | the model after the last epoch, with its optimizer |
     | `result.json` | written last: the run is finished; with checksums of the files above |
     | `tensorboard/` | logs, where TensorBoard is installed |
@@ -142,11 +142,12 @@ class Run:
             )
         return str(path)
 
-    def start(self, every=None):
+    def start(self, every=None, monitor="val_main_accuracy"):
         """Makes the folder and writes the config; the folder belongs to this process until the run is finished.
 
         Args:
             every: Integer or `None`. Steps between checkpoints within an epoch, see `Resume`. Defaults to `None`.
+            monitor: String. The log whose highest value makes the best epoch. Defaults to `"val_main_accuracy"`.
 
         Returns:
             List of Keras callbacks that fill the folder, and go on from its checkpoints.
@@ -165,7 +166,7 @@ class Run:
         if self.result is not None:
             raise ValueError(f"The run in {self.folder} was finished meanwhile by another process. Start again.")
         _write(self.folder / "config.json", {"format": FORMAT, **self.config})
-        callbacks = [KeepBest(self.path("best.weights.h5")), Timings(self.path("timings.csv"))]
+        callbacks = [KeepBest(self.path("best.weights.h5"), monitor), Timings(self.path("timings.csv"))]
         if has_tensorboard():
             callbacks.append(keras.callbacks.TensorBoard(self.path("tensorboard"), write_graph=False))
         return [*callbacks, HistoryFile(self.path("history.csv")), resume]
@@ -193,28 +194,29 @@ class Run:
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Keeps the network's weights of the epoch with main's highest validation accuracy, the first of equals.
+    """Keeps the network's weights of the epoch with the highest value of a log, the first of equals.
 
     They are written before the epoch's checkpoint. Where operations are not deterministic, an epoch that is trained
     again, because the training was killed between the two, may leave the weights of its first time.
 
     Args:
         path: Path of the file, `*.weights.h5`.
+        monitor: String, the log; epochs without it are passed over. Defaults to `"val_main_accuracy"`.
     """
 
     remembers = ("best",)
 
-    def __init__(self, path):
+    def __init__(self, path, monitor="val_main_accuracy"):
         super().__init__()
-        self.path, self.best = path, float("-inf")
+        self.path, self.monitor, self.best = path, monitor, float("-inf")
 
     def on_epoch_end(self, epoch, logs=None):
-        accuracy = (logs or {}).get("val_main_accuracy")
-        if accuracy is not None and accuracy > self.best:
+        value = (logs or {}).get(self.monitor)
+        if value is not None and value > self.best:
             network = self.model.network
             with files.replacing(self.path, _bytes_of_weights(network)) as partial:
                 distribute.alone(lambda: network.save_weights(partial))
-            self.best = accuracy
+            self.best = value
 
 
 class HistoryFile(keras.callbacks.History):

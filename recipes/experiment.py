@@ -308,17 +308,18 @@ def schedule_of(config, steps_per_epoch):
     return dhm.schedules.MultiStep(config["learning_rate"], steps_per_epoch, milestones, decay, warmup)
 
 
-def callbacks_of(run, epochs_after, measured):
+def callbacks_of(run, epochs_after, measured, monitor="val_main_accuracy"):
     """The callbacks of every training: the run's own, progress, a warning of collapse, sampling and agreement.
 
     Args:
         run: `Run`, which is started.
         epochs_after: Integer. Epochs of the runs that follow.
         measured: Function to the images and labels of `--agreement`.
+        monitor: String. The log whose highest value makes the best epoch. Defaults to `"val_main_accuracy"`.
     """
     config = run.config
     callbacks = [
-        *run.start(FLAGS.checkpoint_every),
+        *run.start(FLAGS.checkpoint_every, monitor),
         dhm.callbacks.WarnOfCollapse(),
         dhm.callbacks.Progress(epochs_after),
     ]

@@ -33,7 +33,6 @@ import sys
 from absl import app, flags, logging
 
 import cifar100
-import experiment
 import plan
 import processes
 from dhm_keras.run import left_out

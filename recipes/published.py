@@ -115,9 +115,13 @@ def _resnet18(labels, published, method, head="main", **settings):
     return Row(labels, published, {"recipe": "imagenet", "arch": "resnet18", "method": method, **settings}, head)
 
 
-def _reid(data, network, published):
+def _reid(data, network, published, arch, **settings):
     return tuple(
-        Row((data, network, METHODS[method]), ((mean_ap,), (rank1,)), None)
+        Row(
+            (data, network, METHODS[method]),
+            ((mean_ap,), (rank1,)),
+            {"recipe": "reid", "arch": arch, "method": method, **settings},
+        )
         for method, (mean_ap, rank1) in zip(("baseline", "dsl", "dhm"), published, strict=True)
     )
 
@@ -182,10 +186,22 @@ TABLES = (
         metrics=("map", "rank1"),
         digits=1,
         rows=(
-            *_reid("Market-1501", "ResNet-50 (w/ pretrain)", [(70.3, 88.5), (72.0, 88.2), (76.7, 90.3)]),
-            *_reid("Market-1501", "MobileNet (w/o pretrain)", [(55.6, 78.2), (55.6, 77.4), (59.1, 79.0)]),
-            *_reid("DukeMTMC-reID", "ResNet-50 (w/ pretrain)", [(59.4, 78.2), (60.5, 78.8), (65.4, 81.1)]),
-            *_reid("DukeMTMC-reID", "MobileNet (w/o pretrain)", [(45.7, 69.0), (46.9, 68.7), (50.6, 70.5)]),
+            *_reid("Market-1501", "ResNet-50 (w/ pretrain)", [(70.3, 88.5), (72.0, 88.2), (76.7, 90.3)], "resnet50"),
+            *_reid("Market-1501", "MobileNet (w/o pretrain)", [(55.6, 78.2), (55.6, 77.4), (59.1, 79.0)], "mobilenet"),
+            *_reid(
+                "DukeMTMC-reID",
+                "ResNet-50 (w/ pretrain)",
+                [(59.4, 78.2), (60.5, 78.8), (65.4, 81.1)],
+                "resnet50",
+                dataset="duke",
+            ),
+            *_reid(
+                "DukeMTMC-reID",
+                "MobileNet (w/o pretrain)",
+                [(45.7, 69.0), (46.9, 68.7), (50.6, 70.5)],
+                "mobilenet",
+                dataset="duke",
+            ),
         ),
     ),
     Table(

@@ -219,7 +219,8 @@ def test_on_a_terminal_the_table_is_drawn_in_its_place(grid, cells, monkeypatch,
 def test_figures_are_drawn_once(grid, cells, monkeypatch):
     drawn, cell = [], cells[0]
     cell.look()
-    monkeypatch.setattr(grid.cifar100.Classification, "draw_figures", lambda recipe, folder: drawn.append(flags.FLAGS.seeds))
+    of_recipe = type(grid.cifar100.RECIPE)
+    monkeypatch.setattr(of_recipe, "draw_figures", lambda recipe, folder: drawn.append(flags.FLAGS.seeds))
     with grid.plan.flags_of(["--seeds=9"]):
         grid.draw_figures(cells[:4])
         grid.draw_figures(cells[:4])

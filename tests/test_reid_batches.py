@@ -1,0 +1,174 @@
+"""Batches of persons: what is in them, crops, holes, labels, P x K, on both backends the same."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from jpeg_files import encoded, number_of, picture
+from networks import sgd, tiny
+from PIL import Image
+
+import dhm_keras as dhm
+from dhm_keras.reid import IdentityBatches, PersonImages, PersonTestBatches, PersonTrainBatches
+from dhm_keras.reid.batches import AREAS, COLOUR, RATIOS, _crop, _hole
+
+PERSONS = (0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3)  # of each image
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """14 images of four persons; the red of an image tells its number."""
+    folder = tmp_path_factory.mktemp("people")
+    names = [f"{number:02}.jpg" for number in range(len(PERSONS))]
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(encoded(picture(number)))
+    return PersonImages.of(folder, names, PERSONS)
+
+
+def plain(people, **arguments):
+    return PersonTrainBatches(people, 4, **{"image_size": (16, 8), "crop": False, "flip": False, **arguments})
+
+
+def test_an_epoch_has_whole_batches_of_different_images_in_an_order_of_its_own(people):
+    batches = plain(people)
+    assert batches.steps_per_epoch == 3
+    orders = [np.concatenate([number_of(batches[3 * epoch + step][0]) for step in range(3)]) for epoch in range(3)]
+    assert all(len(set(order)) == 12 for order in orders) and not np.array_equal(orders[0], orders[1])
+    labels = np.concatenate([batches[step][1] for step in range(3)])
+    assert np.array_equal(labels, np.array(PERSONS)[orders[0]])
+    later = batches.starting_at(2, 1)
+    assert np.array_equal(number_of(later[0][0]), orders[2][4:8])
+
+
+def test_batches_are_functions_of_seed_epoch_and_step_and_equal_on_the_backend(people):
+    make = lambda seed: PersonTrainBatches(people, 4, (16, 8), erasing=0.5, label_smoothing=0.1, seed=seed)
+    first, again, other = make(0), make(0), make(1)
+    through = iter(again.for_backend())
+    for step in range(4):
+        images, labels = first[step]
+        theirs = [np.asarray(part) for part in (next(through) if again.for_backend() is not again else again[step])]
+        assert images.dtype == "uint8" and images.shape == (4, 16, 8, 3) and labels.dtype == "float32"
+        assert np.array_equal(images, theirs[0]) and np.array_equal(labels, theirs[1])
+        assert not np.array_equal(images, other[step][0])
+    assert first.settings == again.settings != other.settings
+
+
+def test_a_crop_is_one_of_the_resized_image():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 100, 3)).astype("uint8"))
+    larger = image.resize((144, 288), Image.Resampling.BILINEAR)
+    for place, (left, top) in {(0.0, 0.0): (0, 0), (0.999, 0.999): (16, 32), (0.5, 0.25): (4, 16)}.items():
+        ours = dhm.data.jpeg.resized(image, _crop(100, 200, (256, 128), place), (256, 128)).astype(int)
+        theirs = np.asarray(larger.crop((left, top, left + 128, top + 256))).astype(int)
+        assert abs(ours - theirs).max() <= 2
+
+
+def test_half_of_the_images_are_cropped_half_are_mirrored(people):
+    batches, draws = PersonTrainBatches(people, 4), np.random.default_rng(0).random((2000, 4))
+    windows = [batches._window(50, 100, draw.tolist()) for draw in draws]
+    whole = np.mean([box == (0, 0, 50, 100) for box, _, _ in windows])
+    assert 0.45 < whole < 0.55 and 0.45 < np.mean([mirrored for _, mirrored, _ in windows]) < 0.55
+    boxes = np.array([box for box, _, _ in windows])
+    assert boxes[:, :2].min() >= 0 and boxes[:, 2].max() <= 50 and boxes[:, 3].max() <= 100
+    assert all(hole is None for _, _, hole in windows)
+
+
+def test_holes_are_of_the_sizes_and_as_frequent_as_asked(people):
+    size, draws = (256, 128), np.random.default_rng(0).random((1000, 203))
+    holes = [_hole(size, 0.5, draw.tolist()) for draw in draws]
+    found = np.array([hole for hole in holes if hole])
+    assert 0.45 < len(found) / len(holes) < 0.55
+    height, width = found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]
+    share, ratio = height * width / math.prod(size), height / width
+    assert found.min() >= 0 and found[:, 2].max() <= 256 and found[:, 3].max() <= 128
+    assert AREAS[0] * 0.9 < share.min() < 0.05 and 0.3 < share.max() < AREAS[1] * 1.05
+    assert RATIOS[0] * 0.9 < ratio.min() and ratio.max() < RATIOS[1] * 1.1
+
+
+def test_a_hole_has_the_mean_colour_and_the_rest_of_the_image_stays(people):
+    batches = plain(people, image_size=(32, 16), erasing=1.0)
+    rows, draws = batches._rows_and_draws(0, 0)
+    whole, _ = plain(people, image_size=(32, 16)).reader.read(rows, lambda w, h, _: ((0, 0, w, h), False, None), draws)
+    for erased, image, draw in zip(batches[0][0], whole, draws, strict=True):
+        _, _, ((top, left, bottom, right), colour) = batches._window(1, 1, draw)
+        assert colour == COLOUR and (erased[top:bottom, left:right] == COLOUR).all()
+        inside = np.zeros((32, 16), bool)
+        inside[top:bottom, left:right] = True
+        assert np.array_equal(erased[~inside], image[~inside])
+    mean, std = (255 * np.array(values) for values in dhm.data.IMAGENET_MEAN_STD)
+    assert abs((np.array(COLOUR) - mean) / std).max() < 0.01  # zero, once normalised
+
+
+def test_smoothed_labels_give_the_golden_cross_entropy(people):
+    targets = plain(people, label_smoothing=0.1).targets(np.array([0]))
+    assert targets == pytest.approx(np.array([[0.925, 0.025, 0.025, 0.025]]))
+    logits = np.array([[2.0, 1.0, 0.0, -1.0]])
+    log_probs = logits - np.log(np.exp(logits).sum())
+    assert -(targets * log_probs).sum() == pytest.approx(0.590190, abs=1e-6)
+
+
+def test_identity_batches_have_k_images_of_each_of_p_persons(people):
+    batches = IdentityBatches(people, persons=3, images=2, image_size=(16, 8), crop=False, flip=False)
+    assert batches.steps_per_epoch == (2 + 1 + 2 + 1) // 3  # groups of two, by three persons
+    seen = []
+    for step in range(20):
+        images, labels = batches[step]
+        numbers = number_of(images).reshape(3, 2)
+        persons = np.array(PERSONS)[numbers]
+        assert np.array_equal(labels, persons.ravel()) and (persons[:, 0] == persons[:, 1]).all()
+        assert len(set(persons[:, 0])) == 3 and (numbers[:, 0] != numbers[:, 1]).all()
+        seen += numbers.ravel().tolist()
+        if step % 2:
+            assert len(set(seen[-12:])) == 12 or len(set(seen[-12:-6])) == 6  # within a shuffle none comes twice
+    assert set(seen) == set(range(14))
+    later = batches.starting_at(7, 1)
+    assert np.array_equal(later[0][0], batches[15][0]) and batches.settings == later.settings
+
+
+def test_a_person_with_few_images_is_drawn_with_replacement_and_the_epoch_is_filled(people):
+    batches = IdentityBatches(people, persons=4, images=4, image_size=(16, 8), flip=False, crop=False)
+    assert batches.steps_per_epoch == 1  # one group of each: of person 1 two images, of person 3 three
+    numbers = number_of(batches[0][0]).reshape(4, 4)
+    of_person = {np.array(PERSONS)[row[0]]: row for row in numbers}
+    assert set(of_person) == {0, 1, 2, 3} and set(of_person[1]) <= {5, 6} and len(set(of_person[2])) == 4
+    uneven = PersonImages.of(people.folder, people.names, [0] * 12 + [1, 2])  # 6 groups of one person, 1 of others
+    batches = IdentityBatches(uneven, persons=2, images=2, image_size=(16, 8))
+    assert batches.steps_per_epoch == 4
+    for step in range(4):
+        assert len(set(batches[step][1])) == 2
+
+
+def test_test_batches_are_whole_images_in_order(people):
+    batches = PersonTestBatches(people, 5, (32, 16))
+    assert batches.num_batches == 3
+    images, labels = (np.concatenate(parts) for parts in zip(*(batches[i] for i in range(3)), strict=True))
+    assert np.array_equal(labels, people.labels)
+    resized = (
+        Image.open(f"{people.folder}/{people.names[3]}").convert("RGB").resize((16, 32), Image.Resampling.BILINEAR)
+    )
+    assert np.array_equal(images[3], np.asarray(resized))
+
+
+def test_a_network_trains_on_them(people):
+    keras.utils.set_random_seed(0)
+    model = dhm.DHM(tiny(num_classes=4))
+    model.compile(optimizer=sgd())
+    history = model.fit(PersonTrainBatches(people, 4, (8, 8), label_smoothing=0.1), epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all() and len(history["loss"]) == 2
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda people: plain(people, image_size=128), r"`image_size`. Expected \(height, width\)"),
+        (lambda people: plain(people, erasing=1.5), "`erasing`"),
+        (lambda people: plain(people, label_smoothing=1.0), "`label_smoothing`"),
+        (lambda people: PersonTrainBatches(people, 15), "`batch_size`. Expected at most 14"),
+        (lambda people: IdentityBatches(people, persons=5), "`persons`. Expected at most 4"),
+        (lambda people: IdentityBatches(people, images=0), "`images`"),
+        (lambda people: PersonTestBatches("folder"), "`source`"),
+    ],
+)
+def test_what_is_wrong_is_told(people, make, words):
+    with pytest.raises(ValueError, match=words):
+        make(people)
