@@ -92,7 +92,12 @@ FOR_ALL_REID = {
     "metric": ("euclidean", f"squared; {TORCHREID}"),
     "evaluate_every": (10, "ours; after the last epoch, too"),
 }
-IMAGES = {"cifar100": (50_000, 10_000), "imagenet": (1_281_167, 50_000)}  # to train on, to test or validate on
+IMAGES = {  # to train on, to test or validate on; of persons to train on, to search for, to search in
+    "cifar100": (50_000, 10_000),
+    "imagenet": (1_281_167, 50_000),
+    "market1501": (12_936, 3_368, 15_913),
+    "duke": (16_522, 2_228, 17_661),
+}
 SHALLOW = ("resnet18", "resnet34", "resnet50")  # "relatively shallow", says the paper, and not which
 ARCHS = {
     "cifar100": (
@@ -123,6 +128,15 @@ def settings_of(recipe, arch):
     return {**CIFAR100[family], **DROPOUT, **FOR_ALL}
 
 
+def images_of(config):
+    """The numbers of images that the paper's experiment has, a tuple; `None` where the paper has no such data set.
+
+    Args:
+        config: Dict, of a run.
+    """
+    return IMAGES.get(config.get("dataset", config["recipe"]))
+
+
 def augmentation(arch, method):
     """`"scale"` or `"crop"`: what the paper trains a network for ImageNet with.
 
@@ -137,7 +151,7 @@ def deviations(config):
     """In what a run differs from the paper's experiment with this network and method.
 
     Args:
-        config: Dict, the config of a run of `recipes/cifar100.py` or `recipes/imagenet.py`.
+        config: Dict, the config of a run of `recipes/cifar100.py`, `recipes/imagenet.py` or `recipes/reid.py`.
 
     Returns:
         Dict from the setting's name to (the run's value, the paper's). The milestones are not in it, which follow from

@@ -14,13 +14,13 @@ class Row:
     Args:
         labels: Tuple of strings, the row's first cells.
         published: Tuple, for each of the table's metrics `(mean,)` or `(mean, standard deviation)`.
-        condition: Dict from a setting to its value in the config of a run; `None` where no recipe makes such runs.
+        condition: Dict from a setting to its value in the config of a run.
         head: String. The head of the run that the numbers are of. Defaults to `"main"`.
     """
 
     labels: tuple
     published: tuple
-    condition: dict | None
+    condition: dict
     head: str = "main"
 
 
@@ -49,6 +49,8 @@ class Table:
     digits: int = 3
 
 
+OF_RECIPE = {"reid": ("map", "rank1")}  # the metrics of a recipe's runs
+OTHERS = ("top1_error", "top5_error")  # those of others
 METRICS = {  # the name in a table, and which way is better; all in per cent
     "top1_error": ("top-1 error", "lower"),
     "top5_error": ("top-5 error", "lower"),
@@ -56,7 +58,7 @@ METRICS = {  # the name in a table, and which way is better; all in per cent
     "map": ("mAP", "higher"),
     "rank1": ("rank-1", "higher"),
 }
-RECIPES = {"cifar100": "CIFAR-100", "imagenet": "ImageNet", "digits": "digits"}
+RECIPES = {"cifar100": "CIFAR-100", "imagenet": "ImageNet", "reid": "person re-identification", "digits": "digits"}
 ARCHITECTURES = {
     "resnet20": "ResNet-20",
     "resnet32": "ResNet-32",
@@ -73,6 +75,7 @@ ARCHITECTURES = {
     "resnet50": "ResNet-50",
     "resnet101": "ResNet-101",
     "resnet152": "ResNet-152",
+    "mobilenet": "MobileNet",
 }
 BACKBONES = {"resnet14": "ResNet-14", "convnet": "plain CNN"}  # of the digits
 METHODS = {

@@ -8,7 +8,7 @@ import statistics
 
 import protocols
 from dhm_keras.run import Run
-from published import ARCHITECTURES, BACKBONES, METHODS, RECIPES
+from published import ARCHITECTURES, BACKBONES, METHODS, OF_RECIPE, OTHERS, RECIPES
 from run_folders import OF_METHOD
 
 ENVIRONMENT = ("backend", "precision", "devices", "processes", "synchronized", "on_device")
@@ -41,7 +41,7 @@ class Sample:
 
         Args:
             head: String.
-            metric: `"top1_error"`, `"top5_error"` or `"top1_accuracy"`.
+            metric: Key of `published.METRICS`.
             when: `"best"` or `"last"`, the epoch.
 
         Returns:
@@ -58,8 +58,8 @@ class Sample:
     @property
     def heads(self):
         """Names of the heads that have results, `main` first."""
-        best = self._results[0]["best"]
-        return sorted((key[: -len("_top1_error")] for key in best if key.endswith("_top1_error")), key=_depth)
+        last = f"_{metrics_of(self.config)[0]}"
+        return sorted((key[: -len(last)] for key in self._results[0]["best"] if key.endswith(last)), key=_depth)
 
     @property
     def _results(self):
@@ -80,8 +80,13 @@ class Sample:
         differ = dict(protocols.deviations(config))
         if config.get("test_examples") is not None:
             differ["test_examples"] = config["test_examples"], None
-        images, of_paper = self._results[0].get("images"), protocols.IMAGES[config["recipe"]]
-        if images and tuple(images) != of_paper and not {"train_examples", "test_examples"} & differ.keys():
+        images, of_paper = self._results[0].get("images"), protocols.images_of(config)
+        if (
+            images
+            and of_paper
+            and tuple(images) != of_paper
+            and not {"train_examples", "test_examples"} & differ.keys()
+        ):
             differ["images"] = tuple(images), of_paper
         known = {*protocols.settings_of(config["recipe"], config["arch"]), *ENVIRONMENT, *IDENTITY, "test_examples"}
         for name in sorted(set(config) - known):  # nobody knows whether the paper has it
@@ -135,6 +140,11 @@ class Found:
         finished = sum(len(sample.runs) for sample in self.samples)
         counts = [f"{len(items)} {word}" for word, items in self.asides.items() if items]
         return f"Runs: {', '.join([f'{finished} finished', *counts])}."
+
+
+def metrics_of(config):
+    """The metrics that the runs of a config have, keys of `published.METRICS`; main has the first of them."""
+    return OF_RECIPE.get(config["recipe"], OTHERS)
 
 
 def read(folders):
@@ -216,7 +226,8 @@ def _foreign(config, result):
         return f"Its config has no {', '.join(lacking)}: it is of another version of the recipes."
     if config["method"] not in METHODS:
         return f"The report knows no method {config['method']}."
-    if result is not None and not all("main_top1_error" in (result.get(when) or {}) for when in ("best", "last")):
+    name = f"main_{metrics_of(config)[0]}"
+    if result is not None and not all(name in (result.get(when) or {}) for when in ("best", "last")):
         return "Its result has another form: it is of another version of the recipes."
     return None
 

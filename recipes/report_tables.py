@@ -4,13 +4,14 @@ import dataclasses
 
 import protocols
 from published import EPOCH, METHODS, METRICS, RECIPES, TABLES, names_of
-from report_runs import ENVIRONMENT, IDENTITY, deviations_in_words, in_words, title
+from report_runs import ENVIRONMENT, IDENTITY, deviations_in_words, in_words, metrics_of, title
 from run_folders import OF_METHOD
 
 NOT_RUN = "not run"
 BEST_AND_LAST = (
     "Ours are means over the seeds, with several seeds followed by the standard deviation (n - 1) in parentheses. "
-    "The best epoch is the one with main's lowest top-1 error on the test set: it is chosen on the test set. "
+    "The best epoch is the one with main's lowest top-1 error on the test set, of person re-identification with the "
+    "highest mAP: it is chosen on the test set. "
     "The last epoch is not chosen at all. " + EPOCH
 )
 OURS = (
@@ -18,7 +19,7 @@ OURS = (
     "settings is named, with the paper's value in parentheses. Such runs stand in none of the paper's tables, unless "
     "the difference is what the table is about. The last column says in which of them a row is counted."
 )
-IN_THE_PAPER = {row.condition["arch"] for table in TABLES for row in table.rows if row.condition}
+IN_THE_PAPER = {row.condition["arch"] for table in TABLES for row in table.rows}
 
 
 @dataclasses.dataclass
@@ -118,9 +119,15 @@ def _of_paper(table, samples, counted_in):
         of_row = [sample for sample in samples if _is_of(row, sample)]
         for sample in of_row:
             counted_in.setdefault((id(sample), row.head), []).append(table.name)
-        method = row.condition["method"] if row.condition else row.labels[-1].lower()
         lines += [
-            Line(row.labels, method, row.head, row.published, sample, sample.environment if sample else "")
+            Line(
+                row.labels,
+                row.condition["method"],
+                row.head,
+                row.published,
+                sample,
+                sample.environment if sample else "",
+            )
             for sample in of_row or [None]
         ]
         if max((len(sample.runs) for sample in of_row), default=0) < (table.seeds or 1):
@@ -130,9 +137,7 @@ def _of_paper(table, samples, counted_in):
     better = METRICS[table.metrics[0]][1]
     text = [f"{names[0].upper() + names[1:] if names.islower() else names}, %; {better} is better.", *table.notes]
     section = Section(f"{table.name}: {table.title}", 3, text, filled)
-    if any(row.condition is None for row in missing):
-        text.append("Not run: there is no recipe for person re-identification yet.")
-    elif missing:
+    if missing:
         fewer = f", or have fewer seeds than the paper's {table.seeds}" if table.seeds else ""
         section.why_commands = f"The rows that are not run{fewer}:"
         section.commands = _commands([row.condition for row in missing], table.seeds)
@@ -141,8 +146,6 @@ def _of_paper(table, samples, counted_in):
 
 def _is_of(row, sample):
     """Whether a sample repeats a row: as in the paper, but for what the row names."""
-    if row.condition is None:
-        return False
     what = {name: sample.config.get(name) for name in ("recipe", "arch", "method")}
     differ = {name: values[0] for name, values in sample.deviations.items()}
     return {**what, **differ} == row.condition
@@ -167,8 +170,10 @@ def _command(experiment, methods, seeds):
         words.append(f"--{name} {','.join(value) if isinstance(value, tuple) else value}")
     if seeds:
         words.append(f"--seeds {seeds}")
-    if experiment[recipe] == "imagenet":
+    if experiment[recipe] in ("imagenet", "reid"):
         words.append("--data_dir DIR")
+    if experiment[recipe] == "reid" and experiment[arch] == "resnet50":
+        words.append("--weights FILE")
     return " ".join(words)
 
 
@@ -206,7 +211,7 @@ def _comparison(number, samples, counted_in):
     return Section(
         name,
         text=_settings(samples[0]),
-        table=Filled(name, ("Method", "Head"), ("top1_error", "top5_error"), lines, "counted in"),
+        table=Filled(name, ("Method", "Head"), metrics_of(samples[0].config), lines, "counted in"),
         items=[*((folder, "") for folder in folders), *((path, "This is no PNG file.") for path in broken)],
         pictures=[path for path in pictures if path not in broken],
     )
@@ -232,7 +237,8 @@ def _label(sample):
 
 def _settings(sample):
     """The settings that the methods of a comparison share, sentences."""
-    config, computed = sample.config, f"Computed with {sample.environment}. Errors in %; lower is better."
+    config, metrics = sample.config, metrics_of(sample.config)
+    computed = f"Computed with {sample.environment}. In %: {names_of(metrics)}; {METRICS[metrics[0]][1]} is better."
     if config["recipe"] not in protocols.ARCHS:
         names = [name for name in config if name not in (*IDENTITY, *ENVIRONMENT)]
         settings = ", ".join(in_words(name, config[name]) for name in names)

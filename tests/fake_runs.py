@@ -21,13 +21,17 @@ def config_of(recipe, arch, method, seed=0, **settings):
 
 
 def put(folder, config, **errors):
-    """Writes a finished run: `main=30` is main's top-1 error in the best epoch; one more in the last, a third top-5."""
+    """Writes a finished run: `main=30` is main's top-1 error in the best epoch; one more in the last, a quarter top-5.
+
+    Of person re-identification it is mAP, and a quarter rank-1.
+    """
+    names = ("map", "rank1") if config.get("recipe") == "reid" else ("top1_error", "top5_error")
     folder.mkdir(parents=True)
     _write(folder / "config.json", {"format": FORMAT, **config})
     result = {
         when: {"epoch": epoch}
-        | {f"{head}_top1_error": error + more for head, error in errors.items()}
-        | {f"{head}_top5_error": (error + more) / 4 for head, error in errors.items()}
+        | {f"{head}_{names[0]}": error + more for head, error in errors.items()}
+        | {f"{head}_{names[1]}": (error + more) / 4 for head, error in errors.items()}
         for when, epoch, more in (("best", 7, 0), ("last", 9, 1))
     }
     if errors:

@@ -19,7 +19,10 @@ PAPER = {
     ("cifar100", "wrn28_10"): (128, 200, (60, 120, 160), 0.2, 5e-4),
     ("imagenet", "resnet18"): (256, 90, (30, 60), 0.1, 1e-4),
     ("imagenet", "resnet152"): (256, 90, (30, 60), 0.1, 1e-4),
+    ("reid", "resnet50"): (32, 60, (20, 40), 0.1, 5e-4),
+    ("reid", "mobilenet"): (32, 90, (30, 60), 0.1, 5e-4),
 }
+RATES = {("reid", "resnet50"): 3e-4, ("reid", "mobilenet"): 1e-3}  # of others 0.1
 
 
 @pytest.fixture
@@ -63,12 +66,13 @@ def test_the_papers_numbers(modules, recipe, arch):
     settings = {name: value for name, (value, _) in modules[0].settings_of(recipe, arch).items()}
     names = ("batch_size", "epochs", "milestones", "decay", "weight_decay")
     assert tuple(settings[name] for name in names) == PAPER[recipe, arch]
-    assert (settings["learning_rate"], settings["momentum"]) == (0.1, 0.9)
+    assert settings["learning_rate"] == RATES.get((recipe, arch), 0.1)
+    assert settings.get("momentum") == (0.9 if recipe != "reid" else None)
 
 
 def test_every_network_has_a_recipe(modules):
     protocols, _ = modules
-    archs = [arch for of_recipe in protocols.ARCHS.values() for arch in of_recipe]
+    archs = {arch for of_recipe in protocols.ARCHS.values() for arch in of_recipe}
     assert sorted(archs) == dhm.models.names()
     for recipe, of_recipe in protocols.ARCHS.items():
         for arch in of_recipe:
