@@ -73,3 +73,18 @@ class RandomUniform(keras.initializers.RandomUniform):
     def __call__(self, shape, dtype=None):
         draws = _generator(self.seed).random(shape, "float32")
         return _weights(np.float32(self.minval) + np.float32(self.maxval - self.minval) * draws, dtype)
+
+
+@keras.saving.register_keras_serializable(package="dhm_keras")
+class RandomNormal(keras.initializers.RandomNormal):
+    """`keras.initializers.RandomNormal` drawn with NumPy.
+
+    Args:
+        mean: Float. Defaults to `0.0`.
+        stddev: Float. Defaults to `0.05`.
+        seed: Integer >= 0. Defaults to one that `keras.utils.set_random_seed` decides.
+    """
+
+    def __call__(self, shape, dtype=None):
+        draws = _generator(self.seed).standard_normal(shape, "float32")
+        return _weights(np.float32(self.mean) + np.float32(self.stddev) * draws, dtype)

@@ -48,7 +48,7 @@ def multiply_adds(network):
     """Multiplications of each head's convolutions and classifier for one image, of main all that it needs."""
     of = dict.fromkeys(network.output, 0)
     for layer in network.layers:
-        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)):
             of[head_of(layer.name)] += math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
     return of
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from dhm_keras.initializers import RandomUniform, VarianceScaling
+from dhm_keras.initializers import RandomNormal, RandomUniform, VarianceScaling
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from dhm_keras.initializers import RandomUniform, VarianceScaling
             VarianceScaling(1 / 3, "fan_in", "uniform", seed=7),
             3**-0.5 * (2 * np.random.default_rng(7).random((3, 40), "float32") - 1),
         ),
+        (RandomNormal(0.1, 0.5, seed=7), 0.1 + 0.5 * np.random.default_rng(7).standard_normal((3, 40), "float32")),
         (RandomUniform(-0.2, 0.6, seed=7), -0.2 + 0.8 * np.random.default_rng(7).random((3, 40), "float32")),
     ],
 )

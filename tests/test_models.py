@@ -156,7 +156,7 @@ def test_a_transition_rounds_its_channels_down():
 
 def test_registry():
     assert dhm.models.names() == [
-        *("densenet100", "densenet40", "densenetbc100"),
+        *("densenet100", "densenet40", "densenetbc100", "mobilenet"),
         *("resnet101", "resnet110", "resnet1202", "resnet152", "resnet18", "resnet20", "resnet32", "resnet34"),
         *("resnet50", "resnet56"),
         *("wrn16_8", "wrn28_10"),

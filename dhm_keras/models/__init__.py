@@ -6,6 +6,7 @@ from dhm_keras.models.builder import Branch
 from dhm_keras.models.cifar_resnet import cifar_resnet, resnet20, resnet32, resnet56, resnet110, resnet1202
 from dhm_keras.models.densenet import densenet, densenet40, densenet100, densenetbc100
 from dhm_keras.models.imagenet_resnet import imagenet_resnet, resnet18, resnet34, resnet50, resnet101, resnet152
+from dhm_keras.models.mobilenet import mobilenet
 from dhm_keras.models.wide_resnet import wide_resnet, wrn16_8, wrn28_10
 from dhm_keras.network import Network
 
@@ -27,6 +28,7 @@ REGISTRY = {
         resnet50,
         resnet101,
         resnet152,
+        mobilenet,
     )
 }
 

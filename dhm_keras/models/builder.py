@@ -149,19 +149,7 @@ def named(name, title, family, table, unit="blocks of {} channels", more="", num
     """
 
     def builder(num_classes=num_classes, branches=("aux1", "aux2"), **kwargs):
-        if branches is None or isinstance(branches, str):
-            raise ValueError(
-                f"Invalid value for argument `branches`. Expected names out of {tuple(table)}, or a dict from name to "
-                f"`Branch`. Received: {branches!r}."
-            )
-        if not isinstance(branches, Mapping):
-            unknown = [branch for branch in branches if branch not in table]
-            if unknown:
-                raise ValueError(
-                    f"Invalid value for argument `branches`. {name} has the branches {tuple(table)}. "
-                    f"Received: {unknown}. Give a dict of `Branch` for others."
-                )
-            branches = {branch: table[branch] for branch in branches}
+        branches = by_name(branches, table, name)
         fixed = {key: family.keywords[key] for key in kwargs if key in family.keywords}
         if fixed:
             raise ValueError(
@@ -191,6 +179,35 @@ def named(name, title, family, table, unit="blocks of {} channels", more="", num
         logits, one `(batch, num_classes)` a head.
     """
     return builder
+
+
+def by_name(branches, table, name):
+    """The branches that a network is to have.
+
+    Args:
+        branches: Names, or a dict from name to `Branch`.
+        table: Dict from head to `Branch`: those that the network has by name.
+        name: String, the network's.
+
+    Returns:
+        Dict from name to `Branch`.
+
+    Raises:
+        ValueError: if they are neither, or there is none of a name.
+    """
+    if branches is None or isinstance(branches, str):
+        raise ValueError(
+            f"Invalid value for argument `branches`. Expected names out of {tuple(table)}, or a dict from name to "
+            f"`Branch`. Received: {branches!r}."
+        )
+    if isinstance(branches, Mapping):
+        return branches
+    if unknown := [branch for branch in branches if branch not in table]:
+        raise ValueError(
+            f"Invalid value for argument `branches`. {name} has the branches {tuple(table)}. Received: {unknown}. Give "
+            "a dict of `Branch` for others."
+        )
+    return {branch: table[branch] for branch in branches}
 
 
 def check_at_least(least, **arguments):
