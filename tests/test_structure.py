@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "network": set(),
     "objective": set(),
     "optimizers": set(),
-    "reid": {"analysis", "data", "export", "files", "forking", "initializers", "layers", "network"},
+    "reid": {"analysis", "data", "export", "files", "forking", "initializers", "layers", "network", "objective"},
     "resume": {"checkpoint", "distribute", "files", "logs"},
     "routing": {"network"},
     "run": {"distribute", "files", "resume"},

@@ -1,12 +1,18 @@
 """Person re-identification: data, training batches, losses, necks, evaluation, search."""
 
 from dhm_keras.reid.batches import IdentityBatches, PersonTestBatches, PersonTrainBatches
+from dhm_keras.reid.losses import BatchHardTriplet, SmoothedCrossEntropy, batch_hard_triplet
+from dhm_keras.reid.necks import bn_neck
 from dhm_keras.reid.people import PersonImages, PersonSet
 
 __all__ = [
+    "BatchHardTriplet",
     "IdentityBatches",
     "PersonImages",
     "PersonSet",
     "PersonTestBatches",
     "PersonTrainBatches",
+    "SmoothedCrossEntropy",
+    "batch_hard_triplet",
+    "bn_neck",
 ]
