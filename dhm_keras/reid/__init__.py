@@ -1,11 +1,14 @@
 """Person re-identification: data, training batches, losses, necks, evaluation, search."""
 
 from dhm_keras.reid.batches import IdentityBatches, PersonTestBatches, PersonTrainBatches
+from dhm_keras.reid.folders import MARKET_PATTERN, person_folder, person_table
 from dhm_keras.reid.losses import BatchHardTriplet, SmoothedCrossEntropy, batch_hard_triplet
+from dhm_keras.reid.market import dukemtmc, market1501
 from dhm_keras.reid.necks import bn_neck
 from dhm_keras.reid.people import PersonImages, PersonSet
 
 __all__ = [
+    "MARKET_PATTERN",
     "BatchHardTriplet",
     "IdentityBatches",
     "PersonImages",
@@ -15,4 +18,8 @@ __all__ = [
     "SmoothedCrossEntropy",
     "batch_hard_triplet",
     "bn_neck",
+    "dukemtmc",
+    "market1501",
+    "person_folder",
+    "person_table",
 ]
