@@ -121,18 +121,16 @@ def duke_files(folder):
     write(folder / "bounding_box_test", spread(17_661, range(2_001, 3_111), 8, form, first=9))
 
 
-@pytest.fixture(scope="module")
-def official(tmp_path_factory):
-    """Both sets below one folder, laid out as torchreid has them."""
-    folder = tmp_path_factory.mktemp("reid-data")
-    market_files(folder / "market1501" / "Market-1501-v15.09.15")
-    duke_files(folder / "dukemtmc-reid" / "DukeMTMC-reID")
-    yield folder
-    shutil.rmtree(folder)
+@pytest.fixture
+def kept_short(tmp_path):
+    """A folder that goes with the test: it takes many files."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
 
 
-def test_market(official):
-    ours = dhm.reid.market1501(official)
+def test_market(kept_short):
+    market_files(kept_short / "market1501" / "Market-1501-v15.09.15")
+    ours = dhm.reid.market1501(kept_short)
     assert ours.statistics() == {"train": (751, 12_936, 6), "query": (750, 3_368, 6), "gallery": (751, 15_913, 6)}
     assert str(ours).splitlines()[0] == "Market-1501" and "Note" not in str(ours)
     # Distractors stay, junk does not.
@@ -146,12 +144,21 @@ def test_market(official):
             assert name.startswith(f"{pid}_c{camid + 1}s")
 
 
-def test_duke(official):
-    ours = dhm.reid.dukemtmc(official)
+@pytest.mark.slow  # not much, but Market's is enough for every day
+def test_duke(kept_short):
+    duke_files(kept_short / "dukemtmc-reid" / "DukeMTMC-reID")
+    ours = dhm.reid.dukemtmc(kept_short)
     assert ours.statistics() == {"train": (702, 16_522, 8), "query": (702, 2_228, 8), "gallery": (1_110, 17_661, 8)}
     assert len(set(ours.gallery.class_names) - set(ours.query.class_names)) == 408
     assert ours.multi_query is None and ours.title == "DukeMTMC-reID"
     assert (ours.query.names[0], ours.query.pids[0], ours.query.camids[0]) == ("2001_c1_f0000000.jpg", "2001", 0)
+
+
+def test_the_numbers_add_up():
+    """To the images that the papers tell: all of Duke's; Market's but for the queries, which were drawn by hand."""
+    images = {split: n for split, (_, n, _) in market.MARKET.statistics.items()}
+    assert images["train"] + images["gallery"] + market.MARKET.junk == 32_668
+    assert sum(n for _, n, _ in market.DUKE.statistics.values()) == 36_411
 
 
 def small(monkeypatch, folder, junk=1):

@@ -176,7 +176,7 @@ def test_any_table(table, encoding):
 
 def test_tables_of_other_forms(table, tmp_path):
     path = table(
-        '\r\n who, file, part, more\r\n "ann", ./a.jpg, query\r\n\r\nann, b.jpg , gallery, 3 \r\nbob,c.jpg,train'
+        '\n who, file, part, more\r\n "ann", ./a.jpg, query\r\n\r\nann, b.jpg , gallery, 3 , \r\n,,\r\nbob,c.jpg,train'
     )
     columns = {"path": "file", "pid": "who", "split": "part"}
     ours = person_table(path, columns=columns)

@@ -9,7 +9,8 @@ import re
 from dhm_keras.data.image_folder import SUFFIXES
 from dhm_keras.reid.people import PersonImages, PersonSet
 
-# Base names as of Market-1501, DukeMTMC-reID and VeRi: 0002_c1s1_000451_03.jpg, 0001_c2_f0046182.jpg, 0001_c001_7.jpg.
+# As in Market-1501, 0002_c1s1_000451_03.jpg, DukeMTMC-reID, 0001_c2_f0046182.jpg, and VeRi, 0001_c013_00016450_0.jpg.
+# It looks at a path's last part alone: others find persons in the names of folders, too.
 MARKET_PATTERN = r"(?:.*/)?(?P<pid>-?\d+)_c(?P<camid>\d+)[^/]*$"
 
 JUNK = "-1"
@@ -133,7 +134,7 @@ def _walked(folder, prefix, trail):
     real = os.path.realpath(folder)
     if real in trail:  # a link that leads back
         return
-    for entry in os.scandir(folder):
+    for entry in [*os.scandir(folder)]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
@@ -176,11 +177,11 @@ def _by_names(folder, rule, cameras):
         raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)}). Add some, or name another folder.")
     wanted = ["pid", "camid"] if cameras and "camid" in rule.groupindex else ["pid"]
     matches = [rule.match(name) for name in names]
-    wrong = [name for name, match in zip(names, matches) if not (match and all(match.group(*wanted, "pid")))]
+    wrong = [name for name, match in zip(names, matches) if not (match and all(match[group] for group in wanted))]
     if wrong:
         raise ValueError(
-            f"The pattern {rule.pattern!r} finds no {' and '.join(wanted)} in the names of {len(wrong)} of "
-            f"the {len(names)} images in {folder}: {', '.join(wrong[:3])}. Give a `pattern` for all of them, or move "
+            f"The pattern {rule.pattern!r} finds no {' and '.join(wanted)} in the names of {len(wrong)} of the "
+            f"{len(names)} images in {folder}: {', '.join(wrong[:3])}. Give a `pattern` for all of them, or move "
             "those away that are of no person."
         )
     kept = [i for i, match in enumerate(matches) if match["pid"] != JUNK]
@@ -211,7 +212,7 @@ def _rows(path, columns, cameras):
     _check_header(path, header, columns)
     for number, values in lines:
         line = f"{path}, line {number}:"
-        if len(values) > len(header):
+        if any(values[len(header) :]):
             raise ValueError(f"{line} {len(values)} values, but the header names {len(header)} columns.")
         found = dict(zip(header, values))
         row = {name: found.get(theirs, "") for name, theirs in columns.items()}
@@ -229,8 +230,9 @@ def _lines(path):
         reader = csv.reader(file, skipinitialspace=True, strict=True)
         try:
             for values in reader:
-                if values:
-                    yield reader.line_num, [value.strip() for value in values]
+                values = [value.strip() for value in values]
+                if any(values):
+                    yield reader.line_num, values
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 ({error}). Save it as such.") from None
         except csv.Error as error:

@@ -5,12 +5,11 @@ import os
 import pathlib
 import re
 
-from dhm_keras.reid.folders import JUNK
+from dhm_keras.reid.folders import JUNK, MARKET_PATTERN
 from dhm_keras.reid.people import PersonImages, PersonSet
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 MULTI_QUERY = "gt_bbox"
-NAME = re.compile(r"(-?\d+)_c(\d).*\.jpg$")  # 0002_c1s1_000451_03.jpg, 0001_c2_f0046182.jpg
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +127,9 @@ def _found(folder, release):
 
 def _listed(folder):
     """Tuples of name, pid and camid of the images in a folder, in the order of the names."""
-    matches = filter(None, map(NAME.match, sorted(os.listdir(folder))))
-    return [(match.string, match[1], int(match[2]) - 1) for match in matches]
+    names = (name for name in sorted(os.listdir(folder)) if name.endswith(".jpg"))
+    matches = filter(None, (re.match(MARKET_PATTERN, name) for name in names))
+    return [(match.string, match["pid"], int(match["camid"]) - 1) for match in matches]
 
 
 def _check(place, release, kept, junk):
