@@ -74,7 +74,7 @@ class ImageFiles:
     @property
     def checksum(self):
         """A number for which images these are, by their names: of ImageNet nobody wants to read all the pixels."""
-        of_names = zlib.crc32("\n".join(self.names).encode())
+        of_names = zlib.crc32("\n".join(self.names).encode(errors="surrogateescape"))
         return of_names if self.spans is None else zlib.crc32(self.spans.tobytes(), of_names)
 
     def where(self, i):

@@ -1,0 +1,65 @@
+"""Evaluation on query and gallery while a network trains."""
+
+import keras
+
+from dhm_keras.reid.features import Extractor
+from dhm_keras.reid.ranking import evaluate
+
+RANKS = (1, 5, 10)
+
+
+class EvaluateReID(keras.callbacks.Callback):
+    """Searches for the query images in the gallery every so many epochs, and after the last.
+
+    The logs of such an epoch get `val_mAP`, `val_mINP`, `val_rank1`, `val_rank5` and `val_rank10`, shares in [0, 1];
+    the training is the same with and without it. Put it before callbacks that read them.
+
+    Example:
+
+    ```python
+    people = dhm_keras.reid.market1501("Market-1501-v15.09.15")
+    evaluate = dhm_keras.reid.EvaluateReID(people.query, people.gallery, every=10)
+    model.fit(train, epochs=60, callbacks=[evaluate])
+    ```
+
+    Args:
+        query, gallery: `PersonImages`.
+        every: Integer > 0. Epochs from one evaluation to the next. Defaults to `10`.
+        batch_size: Integer > 0. Defaults to `64`.
+        metric: As of `evaluate`. Defaults to `"euclidean"`.
+        same_camera: Boolean. Whether images of a query's person by its own camera count; where the cameras are not
+            known, they do. Defaults to `False`.
+
+    Raises:
+        ValueError: if `every` is out of range; in `fit`, if the queries cannot be evaluated, see `evaluate`.
+    """
+
+    def __init__(self, query, gallery, every=10, batch_size=64, metric="euclidean", same_camera=False):
+        super().__init__()
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"Invalid value for argument `every`. Expected an integer >= 1. Received: {every!r}.")
+        self.query, self.gallery, self.every = query, gallery, every
+        self.batch_size, self.metric, self.same_camera = batch_size, metric, same_camera
+        self._extractor = None
+
+    def on_train_begin(self, logs=None):
+        self._extractor = Extractor(self.model, batch_size=self.batch_size)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every and epoch + 1 < self.params["epochs"]:
+            return
+        logs |= {f"val_{name}": value for name, value in self.evaluate().items()}
+
+    def on_train_end(self, logs=None):
+        self._extractor = None  # it holds the model
+
+    def evaluate(self):
+        """Evaluates the model as it is.
+
+        Returns:
+            Dict from `"mAP"`, `"mINP"`, `"rank1"`, `"rank5"`, `"rank10"` to float in [0, 1].
+        """
+        features = [self._extractor(images) for images in (self.query, self.gallery)]
+        camids = [None if self.same_camera else images.camids for images in (self.query, self.gallery)]
+        found = evaluate(*features, self.query.pids, self.gallery.pids, *camids, metric=self.metric)
+        return {"mAP": found.mean_ap, "mINP": found.mean_inp, **{f"rank{k}": found.rank(k) for k in RANKS}}

@@ -1,0 +1,316 @@
+"""Person re-identification as in the paper: Table 3, on Market-1501, DukeMTMC-reID, your own images, or drawn ones.
+
+    python recipes/reid.py --dataset synthetic --image_size 64x32 --epochs 30       # no data needed
+    python recipes/reid.py --data_dir Market-1501-v15.09.15                               # MobileNet with DHM
+    python recipes/reid.py --data_dir DIR --method baseline,dsl,dhm                       # a row of Table 3
+    python recipes/reid.py --data_dir DIR --arch resnet50 --weights resnet50-11ad3fa6.pth # from torchvision's weights
+    python recipes/reid.py --dataset duke --data_dir DukeMTMC-reID
+    python recipes/reid.py --dataset folder --data_dir DIR --pattern '(?P<pid>\\d+)_c(?P<camid>\\d+)'
+    python recipes/reid.py --dataset folder --data_dir people.csv                         # path, pid, camid, split
+    python recipes/reid.py --dataset synthetic --smoke
+
+The recipe prints what it trains with and where each number is from. Prints mAP, mINP and rank-1, 5 and 10 of the pooled
+features of main, single query and, where a data set has the images for it, multi query, after the best and the last
+epoch; draws `cmc.png`. The folder of a run is as that of `recipes/cifar100.py`; in it are `embeddings.npz`, the
+features of query and gallery, `ranking.png`, what is found for some queries, and `serving/`, whose signatures give the
+embedding.
+
+Nothing is downloaded. Meant for a GPU: MobileNet on Market-1501 is 90 epochs of 12,928 images at 0.7 billion
+multiply-adds each, forward. Runs with KERAS_BACKEND=jax too, also where TensorFlow is not installed.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
+
+import dataclasses
+import re
+
+import keras
+import numpy as np
+from absl import app, flags
+
+import dhm_keras as dhm
+import experiment
+from classification import skipped
+from dhm_keras import files, reid
+from protocols import PAPER_REID, TORCHREID
+from published import TABLES
+from run_folders import card_of, find
+
+FLAGS = flags.FLAGS
+experiment.define_flags("reid", default_arch="mobilenet", checkpoint_every=200)
+flags.DEFINE_enum("dataset", None, ("market1501", "duke", "folder", "synthetic"), "What is trained and tested on.")
+flags.DEFINE_string("data_dir", None, "Its folder; of --dataset folder a folder or a CSV file. Nothing is downloaded.")
+flags.DEFINE_string("pattern", None, "Of --dataset folder: a regular expression with the groups pid and camid.")
+flags.DEFINE_boolean("cameras", True, "Of --dataset folder: whether the cameras are known, and count.")
+flags.DEFINE_enum("start", None, ("imagenet", "random"), "The weights that main begins with.")
+flags.DEFINE_string("weights", None, "torchvision's file of ResNet-50's weights (.pth, .safetensors), or .npz.")
+flags.DEFINE_integer("new_layers_epochs", None, "Epochs before the others in which only new layers learn.", 0)
+flags.DEFINE_string("image_size", None, "HEIGHTxWIDTH that images are resized to.")
+flags.DEFINE_float("label_smoothing", None, "Share of the label that goes to all persons alike.", 0.0, 0.99)
+flags.DEFINE_float("erasing", None, "Probability of random erasing.", 0.0, 1.0)
+flags.DEFINE_enum("metric", None, ("euclidean", "cosine"), "What features are compared by.")
+flags.DEFINE_integer("evaluate_every", None, "Epochs from one evaluation to the next.", lower_bound=1)
+flags.DEFINE_integer("last_stride", None, "Of MobileNet's last but one depthwise convolution.", 1, 2)
+flags.DEFINE_enum(
+    "on_corrupt", "raise", ("raise", "skip"), "A training image that cannot be decoded stops it, or is left out."
+)
+
+TITLES = {"market1501": "Market-1501", "duke": "DukeMTMC-reID", "folder": "Persons", "synthetic": "Synthetic persons"}
+OF_NEW_LAYERS = 2**20  # added to the seed: their epochs have an order of their own
+RANKS = (1, 5, 10)
+QUERIES = 6  # in ranking.png
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReID(experiment.Recipe):
+    """The recipe of person re-identification, whose results are mAP and CMC of main's features."""
+
+    def train(self, run, data, epochs_after):
+        config, seed = run.config, run.config["seed"]
+        keras.config.set_dtype_policy(config["precision"])
+        keras.utils.set_random_seed(seed)
+        network = build(config, data)
+        names = data.train.class_names
+        model = dhm.DHM(network, **experiment.objective_of(config), class_names=names, name=run.folder.name)
+        callbacks = experiment.callbacks_of(run, epochs_after, lambda: measured(config, data), monitor="val_mAP")
+        train_new_layers(model, run, data)
+        batches = train_batches(config, data, seed)
+        model.compile(optimizer=adam(config, experiment.schedule_of(config, batches.steps_per_epoch)))
+        evaluate = reid.EvaluateReID(data.query, data.gallery, config["evaluate_every"], metric=config["metric"])
+        callbacks = [evaluate, *callbacks]  # its logs are for the others
+        if config["backend"] == "tensorflow":
+            shipped = {"crop": None, "embedding": True, "card": card_of(config, images_of(data))}
+            callbacks.append(dhm.callbacks.ExportMain(run.path("serving"), **shipped))
+        history = model.fit(batches, epochs=config["epochs"], callbacks=callbacks, verbose=0).history
+        told = {"images": images_of(data), **skipped(batches), **look_closely(run, model, data)}
+        run.finish(model, {**best_and_last(history), **told})
+
+    def print_table(self, runs):
+        """mAP and CMC after the last and the best epoch."""
+        of_paper = published(FLAGS.dataset, FLAGS.arch)
+        print("\nSingle query, %: mean (standard deviation over the seeds)")
+        print(f"{'':<9}{'last epoch':>14}{'':>56}  {'best epoch':>14}{'':>14}{'     the paper' if of_paper else ''}")
+        titles = ("mAP", "rank-1", "rank-5", "rank-10", "mINP", "  mAP", "rank-1", *(("mAP  R-1",) if of_paper else ()))
+        print(f"{'method':<9}{''.join(f'{title:>14}' for title in titles)}")
+        for method, of_method in runs.items():
+            cells = [
+                dhm.analysis.mean_std([run.result[when][f"main_{name}"] for run in of_method])
+                for when, names in (("last", ("map", "rank1", "rank5", "rank10", "minp")), ("best", ("map", "rank1")))
+                for name in names
+            ]
+            cells[5] = f"  {cells[5]:>14}"
+            cells += ["{} {}".format(*of_paper[method])] if method in of_paper else []
+            print(f"{method:<9}{''.join(f'{cell:>14}' for cell in cells)}")
+            results = [run.result.get("multi_query") for run in of_method]
+            if None not in results:
+                cells = (
+                    dhm.analysis.mean_std([result[f"main_{name}"] for result in results]) for name in ("map", "rank1")
+                )
+                print("{:<9}{:>14}{:>14}  multi query".format("", *cells))
+        print("The best epoch is the one with the highest mAP of those evaluated; the last is not chosen at all.\n")
+
+    def draw_figures(self, folder):
+        """Draws `cmc.png`, and with `--agreement` `agreement.png`, of all the finished runs in the folder."""
+        try:
+            runs = find(folder)
+            curves = {method: np.mean([run.result["cmc"] for run in of], axis=0) for method, of in runs.items()}
+            title = f"{TITLES[next(iter(runs.values()))[0].config['dataset']]}, {FLAGS.arch}"
+            reid.plot_cmc(curves, folder / "cmc.png", title)
+            print(f"CMC curves: {folder}/cmc.png")
+            experiment.draw_agreement(runs, folder, title)
+        except (ImportError, ValueError) as error:  # runs of other settings in the same folder, among others
+            print(f"No figures: {error}")
+
+
+def load(settings):
+    """The `PersonSet` that the flags name; of the training labels a share is redrawn."""
+    people = {"market1501": reid.market1501, "duke": reid.dukemtmc, "folder": load_folder, "synthetic": draw}[
+        settings["dataset"]
+    ](FLAGS.data_dir)
+    if FLAGS.smoke:
+        people = some_of(people, persons=8)
+    train, n = people.train, settings["train_examples"]
+    if n is not None and n > len(train) and not FLAGS.smoke:
+        raise ValueError(f"There are {len(train)} training images. Give --train_examples as many, or fewer, not {n}.")
+    train = train.subset(None if n is None else min(n, len(train)))
+    train = train.with_labels(dhm.data.corrupt_labels(train.labels, settings["corrupt"], train.num_classes, seed=0))
+    people = dataclasses.replace(people, train=train)
+    print(people)
+    return people
+
+
+def load_folder(path):
+    if path.lower().endswith(".csv"):
+        return reid.person_table(path, cameras=FLAGS.cameras)
+    return reid.person_folder(path, **({"pattern": FLAGS.pattern} if FLAGS.pattern else {}), cameras=FLAGS.cameras)
+
+
+def draw(folder):
+    """Synthetic persons, drawn where they are not there yet."""
+    return reid.person_folder(reid.synthetic_people(folder or "runs/reid/synthetic-persons"))
+
+
+def some_of(people, persons):
+    """A small part of a set: some persons to train on, and some to search for."""
+    chosen = people.query.class_names[:persons]
+    of = lambda images, names: images.take(np.flatnonzero(np.isin(images.pids, names)))
+    return dataclasses.replace(
+        people,
+        train=of(people.train, people.train.class_names[:persons]),
+        query=of(people.query, chosen),
+        gallery=of(people.gallery, chosen),
+        multi_query=None,
+    )
+
+
+def images_of(people):
+    """The numbers of images to train on, to search for, and to search in."""
+    return [len(images) for images in (people.train, people.query, people.gallery)]
+
+
+def size_of(config):
+    """(height, width) of the images."""
+    return tuple(map(int, config["image_size"].split("x")))
+
+
+def train_batches(config, people, seed):
+    of_config = {name: config[name] for name in ("erasing", "label_smoothing")}
+    return reid.PersonTrainBatches(
+        people.train, config["batch_size"], size_of(config), seed=seed, on_corrupt=FLAGS.on_corrupt, **of_config
+    )
+
+
+def measured(config, people):
+    """The training images that `--agreement` measures on, spread over the persons, with their labels."""
+    files = people.train.subset(min(128, len(people.train)))
+    images, _ = reid.PersonTestBatches(files, len(files), size_of(config))[0]
+    return images, people.train.subset(min(128, len(people.train))).labels
+
+
+def build(config, people):
+    """The network of a run; main with ImageNet's weights where the config says so."""
+    network = experiment.build(
+        config,
+        num_classes=people.train.num_classes,
+        input_shape=(*size_of(config), 3),
+        normalization=RECIPE.normalization,
+        **({"last_stride": config["last_stride"]} if "last_stride" in config else {}),
+    )
+    if config["start"] == "imagenet":
+        dhm.interop.load_torch(network, FLAGS.weights, heads=("main",), classifier=False)
+    return network
+
+
+def adam(config, learning_rate):
+    """AMSGrad as in PyTorch, its decay on all variables."""
+    return dhm.optimizers.Adam(learning_rate, amsgrad=True, weight_decay=config["weight_decay"])
+
+
+def train_new_layers(model, run, people):
+    """Before all: the classifiers and the branches learn, what has weights already stays as it is."""
+    config = run.config
+    if config["start"] != "imagenet" or not config["new_layers_epochs"]:
+        return
+    batches = train_batches(config, people, config["seed"] + OF_NEW_LAYERS)
+    with reid.new_layers_only(model.network):
+        model.compile(optimizer=adam(config, config["learning_rate"]))
+        resume = dhm.callbacks.Resume(run.path("checkpoints/new_layers"), FLAGS.checkpoint_every)
+        print(f"{run.folder.name}: {config['new_layers_epochs']} epochs of the new layers alone", flush=True)
+        progress = dhm.callbacks.Progress(config["epochs"])
+        model.fit(batches, epochs=config["new_layers_epochs"], callbacks=[progress, resume], verbose=0)
+
+
+def best_and_last(history):
+    """The results after the epoch with the highest mAP and the last, each `epoch` (from 1) and numbers in per cent."""
+    names = {"main_map": "val_mAP", "main_minp": "val_mINP", **{f"main_rank{k}": f"val_rank{k}" for k in RANKS}}
+    evaluated = [index for index, value in enumerate(history["val_mAP"]) if np.isfinite(value)]
+    best = max(evaluated, key=lambda index: history["val_mAP"][index])
+    return {
+        when: {"epoch": index + 1, **{name: 100 * history[log][index] for name, log in names.items()}}
+        for when, index in (("best", best), ("last", evaluated[-1]))
+    }
+
+
+def look_closely(run, model, people):
+    """Saves the features and draws what is found for some queries; returns the CMC curve, and multi-query's numbers."""
+    metric, extractor = run.config["metric"], reid.Extractor(model)
+    query, gallery = extractor(people.query), extractor(people.gallery)
+    arrays = {"query_features": query, "gallery_features": gallery}
+    for name, images in (("query", people.query), ("gallery", people.gallery)):
+        arrays |= {f"{name}_pids": images.pids, f"{name}_names": np.array(images.names)}
+        arrays |= {} if images.camids is None else {f"{name}_camids": images.camids}
+    with files.replacing(run.folder / "embeddings.npz") as partial:
+        np.savez(partial, **arrays)
+    of_gallery = people.gallery.pids, people.query.camids, people.gallery.camids
+    found = reid.evaluate(query, gallery, people.query.pids, *of_gallery, metric=metric)
+    rows = np.flatnonzero(found.valid)
+    rows = rows[:: max(1, len(rows) // QUERIES)][:QUERIES]
+    order, distances = reid.search(query[rows], gallery, k=min(100, len(gallery)), metric=metric)
+    try:
+        reid.plot_ranking(run.path("ranking.png"), people.query.take(rows), people.gallery, order, distances)
+    except ImportError as error:
+        print(f"No picture of the ranking: {error}")
+    told = {"cmc": found.cmc.tolist()}
+    if people.multi_query is not None:
+        of_query = people.query.pids, people.query.camids
+        several = people.multi_query
+        mean = reid.mean_features(extractor(several), several.pids, several.camids, *of_query)
+        multi = reid.evaluate(mean, gallery, people.query.pids, *of_gallery, metric=metric)
+        told["multi_query"] = {"main_map": 100 * multi.mean_ap, "main_rank1": 100 * multi.rank(1)}
+    return told
+
+
+def published(dataset, arch):
+    """The paper's mAP and rank-1 on a data set, a dict from method; empty if it has none."""
+    of_paper = next(table for table in TABLES if table.name == "Table 3")
+    condition = {"recipe": "reid", "arch": arch, **({"dataset": dataset} if dataset else {})}
+    return {
+        row.condition["method"]: [mean for (mean,) in row.published]
+        for row in of_paper.rows
+        if {name: value for name, value in row.condition.items() if name != "method"} == condition
+    }
+
+
+def check():
+    """A sentence about the first wrong flag of this recipe, or `None`."""
+    dataset, start = FLAGS.dataset or "market1501", FLAGS.start or {"resnet50": "imagenet"}.get(FLAGS.arch, "random")
+    if not FLAGS.data_dir and dataset != "synthetic":
+        return f"--dataset {dataset} wants --data_dir, where it is: nothing is downloaded. Without any: synthetic."
+    if (FLAGS.pattern or not FLAGS.cameras) and dataset != "folder":
+        return f"--pattern and --nocameras are of --dataset folder. Received: --dataset {dataset}."
+    if start == "imagenet" and FLAGS.arch != "resnet50":
+        return f"--start imagenet is of --arch resnet50, the paper has none of {FLAGS.arch}."
+    if start == "imagenet" and not FLAGS.weights:
+        return "--arch resnet50 begins with ImageNet's weights: --weights FILE, torchvision's. Or give --start random."
+    if start != "imagenet" and (FLAGS.weights or FLAGS.new_layers_epochs):
+        return f"--{'weights' if FLAGS.weights else 'new_layers_epochs'} is of --start imagenet, which this is not."
+    if FLAGS.last_stride and FLAGS.arch != "mobilenet":
+        return f"--last_stride is of --arch mobilenet. Received: --arch {FLAGS.arch}."
+    if FLAGS.image_size and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", FLAGS.image_size):
+        return f"--image_size is HEIGHTxWIDTH, as 256x128. Received: {FLAGS.image_size}."
+    return None
+
+
+RECIPE = ReID(
+    name="reid",
+    title="Person re-identification",
+    smoke={"epochs": 2, "train_examples": 48, "batch_size": 8, "image_size": "64x32", "evaluate_every": 1},
+    normalization=dhm.data.IMAGENET_MEAN_STD,
+    notes={
+        "augmentation": ("resize, crop, flip", f"{PAPER_REID}; 288x144 for one half, {TORCHREID}"),
+        "optimizer": ("AMSGrad, 0.9, 0.999", PAPER_REID),
+        "normalization": ("ImageNet's", TORCHREID),
+    },
+    load=load,
+    check=check,
+)
+
+
+def main(arguments):
+    experiment.main(RECIPE, arguments)
+
+
+if __name__ == "__main__":
+    app.run(main)
