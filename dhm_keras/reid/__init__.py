@@ -6,6 +6,7 @@ from dhm_keras.reid.losses import BatchHardTriplet, SmoothedCrossEntropy, batch_
 from dhm_keras.reid.market import dukemtmc, market1501
 from dhm_keras.reid.necks import bn_neck
 from dhm_keras.reid.people import PersonImages, PersonSet
+from dhm_keras.reid.synthetic import synthetic_people
 
 __all__ = [
     "MARKET_PATTERN",
@@ -22,4 +23,5 @@ __all__ = [
     "market1501",
     "person_folder",
     "person_table",
+    "synthetic_people",
 ]
