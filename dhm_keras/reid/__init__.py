@@ -1,6 +1,7 @@
 """Person re-identification: data, training batches, losses, necks, evaluation, search."""
 
 from dhm_keras.reid.batches import IdentityBatches, PersonTestBatches, PersonTrainBatches
+from dhm_keras.reid.drawing import plot_cmc, plot_ranking
 from dhm_keras.reid.folders import MARKET_PATTERN, person_folder, person_table
 from dhm_keras.reid.losses import BatchHardTriplet, SmoothedCrossEntropy, batch_hard_triplet
 from dhm_keras.reid.market import dukemtmc, market1501
@@ -23,5 +24,7 @@ __all__ = [
     "market1501",
     "person_folder",
     "person_table",
+    "plot_cmc",
+    "plot_ranking",
     "synthetic_people",
 ]
