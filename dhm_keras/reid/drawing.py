@@ -137,7 +137,7 @@ def _composed(cells):
         top, left = GAP + line * down, (3 if column else 1) * GAP + column * across
         _paste(canvas, top, left, _decoded(images, row), colour)
         _, pid, camid = _of(images, row)
-        camera = f"c{camid}" if isinstance(camid, np.integer) else camid
+        camera = f"c{camid}" if str(camid).isdecimal() else camid
         place = left + FRAME + CELL[1] / 2, top + 2 * FRAME + CELL[0] + 2
         said = (pid, ", ".join(filter(None, (camera, print_))))
         said = "\n".join(text if len(text) <= LETTERS else f"…{text[1 - LETTERS :]}" for text in said)
