@@ -51,6 +51,20 @@ def test_same_seed_same_pixels():
         assert (pixels == again[name]).all() and (pixels != other[name]).any()
 
 
+def test_the_pixels_of_this_version():
+    """Who changes them counts `VERSION` on, and changes the numbers here: the mean of each colour."""
+    images = dict(_images(settings()))
+    means = {
+        "bounding_box_train/0001_c1s1_000002_01.jpg": (141.3, 131.1, 127.3),
+        "bounding_box_test/0000_c1s1_000000_01.jpg": (115.5, 102.4, 97.6),
+        "bounding_box_test/0000_c2s1_000001_01.jpg": (176.5, 161.3, 165.3),
+        "bounding_box_test/-1_c1s1_000000_01.jpg": (110.9, 89.3, 93.6),
+    }
+    assert scenes.VERSION == 1
+    for name, expected in means.items():  # not to the digit: shapes are Pillow's
+        np.testing.assert_allclose(images[name].mean((0, 1)), expected, atol=0.5)
+
+
 def test_more_cameras_or_persons_leave_the_others_as_they_are():
     few, many = dict(_images(settings())), dict(_images(settings(train=3, cameras=3)))
     train = [name for name in few if "train" in name]
