@@ -43,8 +43,8 @@ def synthetic_people(
         distractors, junk: Integers. Such images, of all cameras together. Default to `8`.
         difficulty: Float in [0, 1]: how much cameras, poses, boxes and light differ, how noisy the images are, and how
             alike the clothes. At 0 raw pixels suffice, at 1 they fail. Defaults to `0.5`.
-        seed: Integer. The same draws the same pixels; persons and cameras are the same at every difficulty, but for
-            their colours. Defaults to `0`.
+        seed: Integer, not negative. The same draws the same pixels. At another difficulty the persons differ in the
+            colours of their clothes alone. Defaults to `0`.
 
     Returns:
         `pathlib.Path` of the folder.
