@@ -1,17 +1,24 @@
 """Person re-identification: data, training batches, losses, necks, evaluation, search."""
 
 from dhm_keras.reid.batches import IdentityBatches, PersonTestBatches, PersonTrainBatches
+from dhm_keras.reid.calibration import Calibration, calibrate
+from dhm_keras.reid.distances import distances
 from dhm_keras.reid.drawing import plot_cmc, plot_ranking
 from dhm_keras.reid.folders import MARKET_PATTERN, person_folder, person_table
 from dhm_keras.reid.losses import BatchHardTriplet, SmoothedCrossEntropy, batch_hard_triplet
 from dhm_keras.reid.market import dukemtmc, market1501
 from dhm_keras.reid.necks import bn_neck
 from dhm_keras.reid.people import PersonImages, PersonSet
+from dhm_keras.reid.ranking import Evaluation, evaluate, evaluate_distances, mean_features
+from dhm_keras.reid.reranking import rerank
+from dhm_keras.reid.search import search
 from dhm_keras.reid.synthetic import synthetic_people
 
 __all__ = [
     "MARKET_PATTERN",
     "BatchHardTriplet",
+    "Calibration",
+    "Evaluation",
     "IdentityBatches",
     "PersonImages",
     "PersonSet",
@@ -20,11 +27,18 @@ __all__ = [
     "SmoothedCrossEntropy",
     "batch_hard_triplet",
     "bn_neck",
+    "calibrate",
+    "distances",
     "dukemtmc",
+    "evaluate",
+    "evaluate_distances",
     "market1501",
+    "mean_features",
     "person_folder",
     "person_table",
     "plot_cmc",
     "plot_ranking",
+    "rerank",
+    "search",
     "synthetic_people",
 ]
