@@ -10,7 +10,7 @@ METRICS = ("euclidean", "cosine")
 # A block of distances has so many numbers (32 MB), but so many rows at least: with fewer the matrix product is slow.
 BLOCK_SIZE, BLOCK_ROWS = 2**23, 64
 
-# NumPy sorts and compares without Python's lock; what it keeps the lock for would hold up more threads than these.
+# NumPy looks for the nearest without Python's lock; what it keeps the lock for would hold up more threads than these.
 THREADS = min(4, os.cpu_count() or 1)
 
 

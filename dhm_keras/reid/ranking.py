@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from dhm_keras.reid.distances import blocks, in_threads, pair_of_points
+from dhm_keras.reid.distances import blocks, pair_of_points
 from dhm_keras.reid.matching import Matching
 
 AVERAGE_PRECISIONS = ("rectangular", "trapezoid")
@@ -68,8 +68,8 @@ def evaluate(
     Distractors stay: their pid is no query's. A query without a true match does not count.
 
     The distances are made a block of queries at a time: the memory is 32 MB, or 64 rows of the gallery's length in
-    float32 if that is more, and two or three rows of that length a thread, whatever the number of queries; and copies
-    of features that are not float32. The numbers are those of `evaluate_distances(distances(...), ...)`.
+    float32 if that is more, whatever the number of queries; and copies of features that are not float32. The numbers
+    are those of `evaluate_distances(distances(...), ...)`.
 
     Example:
 
@@ -217,9 +217,7 @@ class _Ranking:
 
     def add(self, start, block):
         """Takes the distances of the queries from `start` on."""
-
-        def add_row(i):
-            row, query = block[i], start + i
+        for query, row in enumerate(block, start):
             if np.isnan(row).any():
                 raise ValueError(
                     f"Invalid value for argument `distances`. Expected no NaN. Received: one in row {query}."
@@ -229,8 +227,6 @@ class _Ranking:
                 self.first[query] = ranks[0]
                 self.inverse_penalties[query] = len(ranks) / ranks[-1]
                 self.average_precisions[query] = _average_precision(ranks, self.trapezoid)
-
-        in_threads(add_row, len(block))
 
     def evaluation(self):
         valid = self.matching.valid
@@ -252,7 +248,7 @@ def _ranks(row, matches, left_out):
     farthest match are sorted as they are, and a binary search counts how many are nearer than each match.
     """
     farthest = row[matches].max()
-    near = np.sort(row[row <= farthest])
+    near = np.sort(np.compress(row <= farthest, row))
     asked = np.concatenate([matches, left_out[row[left_out] <= farthest]])
     values = row[asked]
     places = np.searchsorted(near, values)
