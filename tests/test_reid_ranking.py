@@ -137,6 +137,13 @@ def test_a_short_gallery_has_a_flat_curve():
         result.rank(6)
 
 
+def test_a_column_of_strings_is_an_array_of_strings():
+    column = np.array(["a", "b"], dtype=object)
+    assert reid.evaluate_distances([[2, 1], [1, 2]], column, column[::-1], column, column).mean_ap == 1
+    with pytest.raises(ValueError, match=r"`query_pids`.*object"):
+        reid.evaluate_distances([[2, 1], [1, 2]], np.array(["a", 1], dtype=object), column)
+
+
 def test_multi_query():
     features = np.array([[0.0, 2], [2, 4], [9, 9], [1, 1]])
     means = reid.mean_features(features, ["a", "a", "a", "b"], [0, 0, 1, 0], ["b", "a", "a"], [0, 1, 0])

@@ -20,9 +20,8 @@ def rerank(query_features, gallery_features, k1=20, k2=6, weight=0.3, metric="eu
     4. V_i becomes the mean of V over the first k2 of N(i, k1).
     5. Jaccard distance: 1 - s / (2 - s), s being the sum of min(V_q, V_g).
 
-    The result is (1 - weight) times the Jaccard distance plus weight times d. The authors' code gives the same with d
-    squared once more where the features' distance is Euclidean; here it is squared once, as in torchreid's squared
-    Euclidean distances.
+    The result is (1 - weight) times the Jaccard distance plus weight times d. The metric's distance is taken as it is,
+    the squared Euclidean one as in the paper; torchreid squares it once more, and so weighs neighbours otherwise.
 
     V is kept sparse and no N x N matrix is made (Market-1501: N = 19,281, 1.5 GB each). Beside the features and the
     result the memory is one copy of all features, a block of distances (32 MB, or 64 rows of N numbers), and V: 8 bytes
