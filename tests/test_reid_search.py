@@ -83,6 +83,15 @@ def test_rerank_is_what_the_paper_describes(block_sizes, k1, k2, weight, metric)
     np.testing.assert_allclose(result, rerank_by_description(queries, gallery, k1, k2, weight, metric), atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rerank_with_many_equal_distances(block_sizes, seed):
+    rng = np.random.default_rng(seed)
+    features, (k1, k2) = rng.integers(0, 3, (80, 3)), np.sort(rng.integers(1, 20, 2))[::-1]
+    result = reid.rerank(features[:30], features[30:], k1, k2)
+    expected = rerank_by_description(features[:30], features[30:], k1, k2, 0.3, "euclidean")
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
 def test_rerank_helps_and_bears_equal_images():
     features, pids = clusters(2, persons=20, images=10, noise=1)
     queries, gallery = features[:50], features[50:]
