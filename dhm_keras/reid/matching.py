@@ -48,8 +48,8 @@ class Matching:
         if query.dtype.kind != gallery.dtype.kind:
             raise ValueError(
                 f"Invalid value for argument `{self.names[0]}{what}`. Expected strings on both sides or integers on "
-                f"both. Received: {query.dtype}, as {query[0]!r}, and {gallery.dtype}, as {gallery[0]!r}, which are "
-                f"never equal: convert one of them."
+                f"both. Received: {query.dtype}, such as {query[0].item()!r}, and {gallery.dtype}, such as "
+                f"{gallery[0].item()!r}, which are never equal: convert one of them."
             )
         codes = np.unique(np.concatenate([query, gallery]), return_inverse=True)[1]
         return codes[: len(query)], codes[len(query) :]
