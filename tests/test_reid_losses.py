@@ -164,7 +164,7 @@ def test_the_neck_is_as_published():
     np.testing.assert_allclose(number(network(x)["aux1"]), number(network(x)["embedding"]) @ kernel, atol=1e-5)
 
 
-@pytest.mark.parametrize("mixed", ["float32", "mixed_bfloat16"], indirect=True)
+@pytest.mark.parametrize("mixed", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)], indirect=True)
 def test_a_plain_keras_model_learns_with_both_losses(mixed, tmp_path):
     rng = np.random.default_rng(0)
     labels = np.arange(32) % 4

@@ -55,7 +55,7 @@ class Reader:
         images = np.empty((len(rows), *self.size, 3), "uint8")
         read = functools.partial(self._read_one, window)
         try:
-            whole = np.fromiter(_threads().map(read, rows, draws, images), bool, len(rows))
+            whole = np.fromiter(threads().map(read, rows, draws, images), bool, len(rows))
             if len(rows) and not whole.any():  # an empty batch can be neither trained nor evaluated on
                 return images[:1], self.source.labels[[self._next_whole(rows[-1], read, draws[-1], images[0])]]
         except Exception as error:
@@ -118,7 +118,7 @@ class Ahead:
 
 
 @functools.cache
-def _threads():
+def threads():
     """The threads that read images: two for each core that this process may use, as some wait for the disk."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return concurrent.futures.ThreadPoolExecutor(2 * cores, "dhm_keras images")

@@ -88,6 +88,44 @@ def choose(model, heads, class_names, embedding):
     return network, chosen, outputs, check_class_names(names, shapes[0][1])
 
 
+def penultimate(model, head):
+    """What a head's classifier takes; the other outputs of the model can be anything.
+
+    Args:
+        model: `DHM`, or a functional model from images to logits or to a dict of which `head` has logits.
+        head: String, of a model with one output `"main"`.
+
+    Returns:
+        `(network, features)`: the functional model, and the symbolic tensor `(batch, features)`.
+
+    Raises:
+        ValueError: if there is no such head, or it does not end in a Dense layer.
+    """
+    network = getattr(model, "network", model)  # of a `DHM`
+    outputs = _heads(network)
+    if not isinstance(next(iter(outputs.values()), None), keras.KerasTensor) or len(network.inputs) != 1:
+        raise ValueError(
+            "Invalid value for argument `model`. Expected a `DHM`, or a functional model from images to logits or to a "
+            f"dict of them. Received: {model!r}."
+        )
+    if head not in outputs:
+        raise ValueError(f"Invalid value for argument `head`. Expected one of {sorted(outputs)}. Received: {head!r}.")
+    return network, _features(outputs[head])
+
+
+def takes_raw(network):
+    """Whether a functional model takes images of 0-255: of uint8, or it begins by normalising, or rescaling, such.
+
+    Args:
+        network: Functional model of one input.
+    """
+    layers, prepared = _preprocessing(network)
+    (image,) = network.inputs
+    if image.dtype == "uint8" or len(image.shape) != 4 or not layers:
+        return image.dtype == "uint8"
+    return _brings_to_about_one(Network(image, prepared))
+
+
 def shipped(network, heads, outputs, class_names):
     """What `choose` gives, cut out and copied.
 
@@ -203,8 +241,8 @@ def _features(logits):
         layer, node, _ = layer._inbound_nodes[node].input_tensors[0]._keras_history
     if not isinstance(layer, keras.layers.Dense):
         raise ValueError(
-            "Invalid value for argument `embedding`. Expected it of a head that ends in a Dense layer. Received: one "
-            f"that ends in {layer.name!r}, a {type(layer).__name__}."
+            "There is no embedding. Expected a head that ends in a Dense layer. Received: one that ends in "
+            f"{layer.name!r}, a {type(layer).__name__}."
         )
     return layer._inbound_nodes[node].input_tensors[0]
 

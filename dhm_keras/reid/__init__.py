@@ -4,7 +4,9 @@ from dhm_keras.reid.batches import IdentityBatches, PersonTestBatches, PersonTra
 from dhm_keras.reid.calibration import Calibration, calibrate
 from dhm_keras.reid.distances import distances
 from dhm_keras.reid.drawing import plot_cmc, plot_ranking
+from dhm_keras.reid.features import Extractor, embedding
 from dhm_keras.reid.folders import MARKET_PATTERN, person_folder, person_table
+from dhm_keras.reid.freezing import new_layers_only
 from dhm_keras.reid.losses import BatchHardTriplet, SmoothedCrossEntropy, batch_hard_triplet
 from dhm_keras.reid.market import dukemtmc, market1501
 from dhm_keras.reid.necks import bn_neck
@@ -19,6 +21,7 @@ __all__ = [
     "BatchHardTriplet",
     "Calibration",
     "Evaluation",
+    "Extractor",
     "IdentityBatches",
     "PersonImages",
     "PersonSet",
@@ -30,10 +33,12 @@ __all__ = [
     "calibrate",
     "distances",
     "dukemtmc",
+    "embedding",
     "evaluate",
     "evaluate_distances",
     "market1501",
     "mean_features",
+    "new_layers_only",
     "person_folder",
     "person_table",
     "plot_cmc",

@@ -1,4 +1,4 @@
-"""Losses of person re-identification for plain Keras models: batch-hard triplets, cross-entropy with smoothed labels."""
+"""Losses of re-identification for plain Keras models: batch-hard triplets, cross-entropy with smoothed labels."""
 
 import math
 import numbers
@@ -109,9 +109,7 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         ValueError: if the smoothing is no such number; when called, if the labels are not `(b,)` or `(b, 1)`.
     """
 
-    def __init__(
-        self, label_smoothing=0.1, reduction="sum_over_batch_size", name="smoothed_cross_entropy", dtype=None
-    ):
+    def __init__(self, label_smoothing=0.1, reduction="sum_over_batch_size", name="smoothed_cross_entropy", dtype=None):
         if not isinstance(label_smoothing, numbers.Real) or not 0 <= label_smoothing < 1:
             raise ValueError(
                 "Invalid value for argument `label_smoothing`. Expected a number in [0, 1). Received: "
