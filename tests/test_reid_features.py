@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from jpeg_files import cut, encoded
-from networks import inferred, tiny
+from networks import inferred, tiny, values
 from PIL import Image
 
 import dhm_keras as dhm
@@ -155,6 +155,26 @@ def test_it_follows_the_training(pictures):
     model.fit(images, labels, verbose=0)
     assert np.abs(extract(pictures) - before).max() > 1e-3
     np.testing.assert_allclose(extract(pictures), expected(model.network, pictures), atol=1e-5)
+
+
+def test_a_training_is_the_same_with_features_taken_between_its_epochs(pictures):
+    images, labels = np.stack([*map(resized, pictures)]), np.array([0, 1, 2, 0, 1])
+
+    def trained(takes):
+        keras.utils.set_random_seed(2)
+        model, found = dhm.DHM(small(("main", "aux1"))), []
+        model.compile(dhm.optimizers.SGD(0.1, momentum=0.9))
+        extract = Extractor(model)
+        take = lambda epoch, logs: found.append(extract(pictures))
+        callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=take)] if takes else []
+        model.fit(images, labels, batch_size=4, epochs=2, shuffle=False, callbacks=callbacks, verbose=0)
+        return found, [*values(model.variables).values()], extract(pictures)
+
+    found, with_them, last = trained(takes=True)
+    for one, other in zip(with_them, trained(takes=False)[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(found[1], last)
+    assert np.abs(found[0] - last).max() > 1e-3
 
 
 @pytest.mark.parametrize("mixed", ["mixed_bfloat16"], indirect=True)

@@ -150,9 +150,16 @@ def _of_network(model, head):
         )
     if not takes_raw(network):
         _warn_of_raw(network.name)
+    run = network.predict_on_batch
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # Keras's own function is traced anew for other batch sizes.
+        signature = [tf.TensorSpec((None, *network.inputs[0].shape[1:]), tf.uint8)]
+        run = tf.function(lambda images: network(images, training=False), signature, autograph=False)
 
     def compute(images):
-        return np.asarray(keras.ops.convert_to_numpy(network.predict_on_batch(images)), "float32")
+        return np.asarray(keras.ops.convert_to_numpy(run(images)), "float32")
 
     return compute, network.inputs[0].shape[1:], network.outputs[0].shape[-1]
 
