@@ -149,7 +149,8 @@ def load_folder(path):
 
 def draw(folder):
     """Synthetic persons, drawn where they are not there yet."""
-    return reid.person_folder(reid.synthetic_people(folder or "runs/reid/synthetic-persons"))
+    folder = folder or "runs/reid/synthetic-persons"
+    return reid.person_folder(reid.synthetic_people(folder, train=100, test=100, images=4, distractors=100))
 
 
 def some_of(people, persons):
@@ -249,7 +250,7 @@ def look_closely(run, model, people):
     rows = rows[:: max(1, len(rows) // QUERIES)][:QUERIES]
     order, distances = reid.search(query[rows], gallery, k=min(100, len(gallery)), metric=metric)
     try:
-        reid.plot_ranking(run.path("ranking.png"), people.query.take(rows), people.gallery, order, distances)
+        reid.plot_ranking(people.query.take(rows), people.gallery, order, run.path("ranking.png"), distances)
     except ImportError as error:
         print(f"No picture of the ranking: {error}")
     told = {"cmc": found.cmc.tolist()}

@@ -15,11 +15,13 @@ from dhm_keras.reid.ranking import Evaluation, evaluate, evaluate_distances, mea
 from dhm_keras.reid.reranking import rerank
 from dhm_keras.reid.search import search
 from dhm_keras.reid.synthetic import synthetic_people
+from dhm_keras.reid.validation import EvaluateReID
 
 __all__ = [
     "MARKET_PATTERN",
     "BatchHardTriplet",
     "Calibration",
+    "EvaluateReID",
     "Evaluation",
     "Extractor",
     "IdentityBatches",
