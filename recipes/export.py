@@ -35,12 +35,13 @@ flags.DEFINE_enum("which", None, ("best", "last"), "The weights of a run's best 
 flags.DEFINE_list("heads", "main", "The head to export, or several: the mean of their probabilities.")
 flags.DEFINE_float("crop", None, "Share of an image's shorter side that image_bytes takes. Default: the recipe's, or 1")
 flags.DEFINE_boolean("squash", False, "Resize whole images whatever their aspect ratio, instead of --crop.")
-flags.DEFINE_boolean("embedding", False, "Give what the classifier takes, too.")
+flags.DEFINE_boolean("embedding", None, "Give what the classifier takes, too. Default: of persons' networks alone.")
 flags.DEFINE_string("class_names", None, "Text file with a name a line. Default: those the model was trained with.")
 flags.DEFINE_boolean("onnx", False, "Write VERSION.onnx, too.")
 flags.DEFINE_boolean("litert", False, "Write VERSION.tflite, too.")
 flags.DEFINE_boolean("check", False, "Print whether it is the same model, in all runtimes that are installed.")
 
+EVALUATED = {"imagenet": 224 / 256, "reid": None}  # the crop of a recipe's evaluation; of others 1, all there is
 IMAGES = 256  # of noise, that --check compares on
 
 
@@ -54,11 +55,12 @@ def main(arguments):
             raise ValueError("--squash resizes whole images, --crop takes a part of them. Give one of them.")
         if FLAGS.onnx:
             require_tf2onnx()  # before a version is written
-        model, crop, card = load(checkpoint)
+        model, of_recipe, card = load(checkpoint)
+        crop = EVALUATED.get(of_recipe, 1.0) if FLAGS.crop is None else FLAGS.crop
         as_exported = {
-            "crop": None if FLAGS.squash else crop if FLAGS.crop is None else FLAGS.crop,
+            "crop": None if FLAGS.squash else crop,
             "class_names": class_names(model),
-            "embedding": FLAGS.embedding,
+            "embedding": of_recipe == "reid" if FLAGS.embedding is None else FLAGS.embedding,
         }
         path = dhm.export.export_main(model, directory, FLAGS.heads, card=card, **as_exported)
         print(f"Exported {' and '.join(FLAGS.heads)} of {checkpoint} to {path}")
@@ -72,7 +74,7 @@ def main(arguments):
 
 
 def load(checkpoint):
-    """`(model, crop, card)` of a run's folder or a `.keras` file."""
+    """`(model, recipe, card)` of a run's folder, or of a `.keras` file, whose recipe is `None`."""
     if (checkpoint / "config.json").exists():
         return load_run(Run.open(checkpoint))
     if FLAGS.which:
@@ -82,7 +84,7 @@ def load(checkpoint):
             f"{checkpoint} is neither the folder of a run nor a .keras file. Weights alone (.h5, .npz, .pth) do not "
             "say of which network they are: load them into it and save that as .keras."
         )
-    return load_model(checkpoint), 1.0, {"file": checkpoint.name}
+    return load_model(checkpoint), None, {"file": checkpoint.name}
 
 
 def load_model(path):
@@ -97,7 +99,7 @@ def load_model(path):
 
 
 def load_run(run):
-    """`(model, crop, card)` of a finished run."""
+    """`(model, recipe, card)` of a finished run."""
     if run.result is None:
         raise ValueError(f"The run in {run.folder} is not finished. Start its recipe again: it goes on from there.")
     which = FLAGS.which or "best"
@@ -109,7 +111,7 @@ def load_run(run):
     epoch = run.result[which]["epoch"]
     logs = {name: value for name, value in run.history[epoch - 1].items() if math.isfinite(value)}
     card = {**card_of(run.config, run.result.get("images")), "metrics": {**logs, "epoch": epoch}}
-    return model, 224 / 256 if run.config["recipe"] == "imagenet" else 1.0, card
+    return model, run.config["recipe"], card
 
 
 def class_names(model):
