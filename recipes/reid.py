@@ -255,8 +255,7 @@ def look_closely(run, model, people):
         print(f"No picture of the ranking: {error}")
     told = {"cmc": found.cmc.tolist()}
     if people.multi_query is not None:
-        of_query = people.query.pids, people.query.camids
-        several = people.multi_query
+        several, of_query = people.multi_query, (people.query.pids, people.query.camids)
         mean = reid.mean_features(extractor(several), several.pids, several.camids, *of_query)
         multi = reid.evaluate(mean, gallery, people.query.pids, *of_gallery, metric=metric)
         told["multi_query"] = {"main_map": 100 * multi.mean_ap, "main_rank1": 100 * multi.rank(1)}

@@ -9,14 +9,16 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from programs import recipe_module, start
+from test_recipes import run_main
 
+import dhm_keras as dhm
 from dhm_keras import reid
 from dhm_keras.run import Run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def recipe():
-    with recipe_module("reid", "experiment", "classification", "protocols", "published", "run_folders") as module:
+    with recipe_module("reid") as module:
         yield module
 
 
@@ -98,7 +100,7 @@ def test_the_table_has_means_over_the_seeds_and_the_papers_numbers(recipe, capsy
 
 @pytest.mark.slow
 @pytest.mark.tensorflow
-def test_it_trains_evaluates_draws_exports_and_keeps_what_is_done(tmp_path, persons):
+def test_it_trains_evaluates_draws_exports_and_keeps_what_is_done(tmp_path, persons, capsys):
     command = ("recipes/reid.py", "--dataset=folder", f"--data_dir={persons}", "--smoke", "--method=baseline,dhm")
     first = start(*command, f"--run_dir={tmp_path}/runs", "--image_size=32x16", "--agreement")
     assert first.returncode == 0, first.stderr[-3000:]
@@ -120,33 +122,29 @@ def test_it_trains_evaluates_draws_exports_and_keeps_what_is_done(tmp_path, pers
     for picture in ("runs/cmc.png", "runs/dhm-0/ranking.png"):
         assert (tmp_path / picture).stat().st_size > 5_000
 
-    second = start(*command, f"--run_dir={tmp_path}/runs", "--image_size=32x16", "--agreement")
-    table = lambda text: text[text.index("Single query") : text.index("CMC curves")]
-    assert "2 runs finished before" in second.stdout and table(first.stdout) == table(second.stdout)
-    wrong = start(*command, f"--run_dir={tmp_path}/runs", "--image_size=32x16", "--agreement", "--erasing=0.5")
-    assert wrong.returncode and wrong.stderr.splitlines()[-1].startswith("reid.py: ") and "erasing" in wrong.stderr
+    again = (*command[1:], f"--run_dir={tmp_path}/runs", "--image_size=32x16", "--agreement")
+    run_main("reid", *again)
+    second, table = capsys.readouterr().out, lambda text: text[text.index("Single query") : text.index("CMC curves")]
+    assert "2 runs finished before" in second and table(first.stdout) == table(second)
+    with pytest.raises(SystemExit, match=r"^reid\.py: .*erasing: 0\.0 there, 0\.5 here"):
+        run_main("reid", *again, "--erasing=0.5")
 
-    exported = start("recipes/export.py", f"{tmp_path}/runs/dhm-0", f"{tmp_path}/exported", "--embedding")
-    assert exported.returncode == 0, exported.stderr[-2000:]
+    run_main("export", f"{tmp_path}/runs/dhm-0", f"{tmp_path}/exported")
     card = json.loads((tmp_path / "exported/1/assets.extra/model_card.json").read_text())
     assert "embedding" in json.dumps(card) and card["recipe"]["recipe"] == "reid"
 
 
 @pytest.mark.slow
-def test_resnet50_begins_with_weights_and_new_layers_alone(tmp_path, persons, recipe):
-    import dhm_keras as dhm
-
+def test_resnet50_begins_with_weights_and_new_layers_alone(tmp_path, persons, capsys):
     keras.utils.set_random_seed(1)
     of_torchvision = dhm.models.resnet50(1000, branches=(), input_shape=(32, 32, 3))
-    dhm.interop.save_torch(
-        of_torchvision.main if hasattr(of_torchvision, "main") else of_torchvision, tmp_path / "r50.npz"
-    )
-    command = ("recipes/reid.py", "--dataset=folder", f"--data_dir={persons}", "--smoke", "--arch=resnet50")
-    flagged = ("--image_size=32x16", "--new_layers_epochs=1", "--epochs=1", f"--weights={tmp_path}/r50.npz")
-    done = start(*command, *flagged, f"--run_dir={tmp_path}/runs", "--train_examples=16")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "dhm-0: 1 epochs of the new layers alone" in done.stdout and "dhm-0, epoch 1/1" in done.stdout
+    dhm.interop.save_torch(of_torchvision, tmp_path / "r50.npz")
+    command = ("--dataset=folder", f"--data_dir={persons}", "--smoke", "--arch=resnet50")
+    flagged = ("--image_size=32x16", "--new_layers_epochs=1", "--epochs=1", "--branches=aux2", "--train_examples=16")
+    run_main("reid", *command, *flagged, f"--weights={tmp_path}/r50.npz", f"--run_dir={tmp_path}/runs")
+    printed = capsys.readouterr().out
+    assert "dhm-0: 1 epochs of the new layers alone" in printed and printed.count("dhm-0, epoch 1/1") == 2
     assert not (tmp_path / "runs/dhm-0/checkpoints").exists()
     assert pathlib.Path(Run.open(tmp_path / "runs/dhm-0").path("last.keras")).exists()
-    missing = start(*command, *flagged[:-1], "--weights=nowhere.npz", f"--run_dir={tmp_path}/other")
-    assert missing.returncode and "reid.py: There is no file nowhere.npz" in missing.stderr
+    with pytest.raises(SystemExit, match=r"^reid\.py: There is no file nowhere\.npz"):
+        run_main("reid", *command, *flagged, "--weights=nowhere.npz", f"--run_dir={tmp_path}/other")

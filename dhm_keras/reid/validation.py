@@ -23,23 +23,21 @@ class EvaluateReID(keras.callbacks.Callback):
     ```
 
     Args:
-        query, gallery: `PersonImages`.
+        query, gallery: `PersonImages`; where their camids are known, the same-camera rule holds.
         every: Integer > 0. Epochs from one evaluation to the next. Defaults to `10`.
         batch_size: Integer > 0. Defaults to `64`.
         metric: As of `evaluate`. Defaults to `"euclidean"`.
-        same_camera: Boolean. Whether images of a query's person by its own camera count; where the cameras are not
-            known, they do. Defaults to `False`.
 
     Raises:
         ValueError: if `every` is out of range; in `fit`, if the queries cannot be evaluated, see `evaluate`.
     """
 
-    def __init__(self, query, gallery, every=10, batch_size=64, metric="euclidean", same_camera=False):
+    def __init__(self, query, gallery, every=10, batch_size=64, metric="euclidean"):
         super().__init__()
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"Invalid value for argument `every`. Expected an integer >= 1. Received: {every!r}.")
         self.query, self.gallery, self.every = query, gallery, every
-        self.batch_size, self.metric, self.same_camera = batch_size, metric, same_camera
+        self.batch_size, self.metric = batch_size, metric
         self._extractor = None
 
     def on_train_begin(self, logs=None):
@@ -60,6 +58,6 @@ class EvaluateReID(keras.callbacks.Callback):
             Dict from `"mAP"`, `"mINP"`, `"rank1"`, `"rank5"`, `"rank10"` to float in [0, 1].
         """
         features = [self._extractor(images) for images in (self.query, self.gallery)]
-        camids = [None if self.same_camera else images.camids for images in (self.query, self.gallery)]
-        found = evaluate(*features, self.query.pids, self.gallery.pids, *camids, metric=self.metric)
+        of_both = self.query.pids, self.gallery.pids, self.query.camids, self.gallery.camids
+        found = evaluate(*features, *of_both, metric=self.metric)
         return {"mAP": found.mean_ap, "mINP": found.mean_inp, **{f"rank{k}": found.rank(k) for k in RANKS}}
