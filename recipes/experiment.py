@@ -45,6 +45,15 @@ class Recipe:
     load: Callable
     check: Callable = lambda: None
 
+    def identify(self, settings):
+        """What the results depend on besides the settings: a dict for the config of every run. Here nothing.
+
+        Raises:
+            ValueError: if the data are not as they should be.
+            OSError: if they cannot be read.
+        """
+        return {}
+
     def train(self, run, data, epochs_after):
         """Trains one network and leaves everything in the run's folder.
 
@@ -143,7 +152,7 @@ def main(recipe, arguments):
 def prepare(recipe, settings, folder):
     """`{method: runs}`, the runs to train in order, and their data; exits where a folder or the data are wrong."""
     try:
-        runs = runs_of(recipe, settings, folder)
+        runs = runs_of(recipe, {**settings, **recipe.identify(settings)}, folder)
         # A seed of all methods before the next seed: an early look compares them.
         unfinished = [run for seed in zip(*runs.values()) for run in seed if run.result is None]
         return runs, unfinished, recipe.load(settings) if unfinished else None

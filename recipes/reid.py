@@ -24,6 +24,9 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
 
 import dataclasses
+import functools
+import hashlib
+import json
 import re
 
 import keras
@@ -34,6 +37,8 @@ import dhm_keras as dhm
 import experiment
 from classification import skipped
 from dhm_keras import files, reid
+from dhm_keras.data import jpeg
+from dhm_keras.data.image_reader import threads
 from protocols import PAPER_REID, TORCHREID
 from published import TABLES
 from run_folders import card_of, find
@@ -66,6 +71,13 @@ QUERIES = 6  # in ranking.png
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReID(experiment.Recipe):
     """The recipe of person re-identification, whose results are mAP and CMC of main's features."""
+
+    def identify(self, settings):
+        people = read(settings)
+        splits = (people.train, people.query, people.gallery)
+        data = [[images.checksum, images.pids.tolist(), np.array(images.camids).tolist()] for images in splits]
+        identity = {"data": hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]}
+        return identity | ({"start_weights": files.sha256(FLAGS.weights)[:16]} if FLAGS.weights else {})
 
     def train(self, run, data, epochs_after):
         config, seed = run.config, run.config["seed"]
@@ -109,7 +121,7 @@ class ReID(experiment.Recipe):
                     dhm.analysis.mean_std([result[f"main_{name}"] for result in results]) for name in ("map", "rank1")
                 )
                 print("{:<9}{:>14}{:>14}  multi query".format("", *cells))
-        print("The best epoch is the one with the highest mAP of those evaluated; the last is not chosen at all.\n")
+        print("The best epoch has the highest mAP on the test set, which chooses it; the last is not chosen at all.\n")
 
     def draw_figures(self, folder):
         """Draws `cmc.png`, and with `--agreement` `agreement.png`, of all the finished runs in the folder."""
@@ -125,20 +137,45 @@ class ReID(experiment.Recipe):
 
 
 def load(settings):
-    """The `PersonSet` that the flags name; of the training labels a share is redrawn."""
-    people = {"market1501": reid.market1501, "duke": reid.dukemtmc, "folder": load_folder, "synthetic": draw}[
-        settings["dataset"]
-    ](FLAGS.data_dir)
-    if FLAGS.smoke:
-        people = some_of(people, persons=8)
-    train, n = people.train, settings["train_examples"]
+    """The `PersonSet` to train and test on, whose test images can all be decoded; a share of the labels is redrawn."""
+    people, n = read(settings), settings["train_examples"]
+    train = people.train
     if n is not None and n > len(train) and not FLAGS.smoke:
         raise ValueError(f"There are {len(train)} training images. Give --train_examples as many, or fewer, not {n}.")
     train = train.subset(None if n is None else min(n, len(train)))
     train = train.with_labels(dhm.data.corrupt_labels(train.labels, settings["corrupt"], train.num_classes, seed=0))
     people = dataclasses.replace(people, train=train)
     print(people)
+    check_images(people)
     return people
+
+
+def read(settings):
+    """The `PersonSet` that the flags name."""
+    readers = {"market1501": reid.market1501, "duke": reid.dukemtmc, "folder": load_folder, "synthetic": draw}
+    people = readers[settings["dataset"]](FLAGS.data_dir)
+    return some_of(people, persons=8) if FLAGS.smoke else people
+
+
+def check_images(people):
+    """Raises `ValueError` if an image to test on cannot be decoded: else that would be found after hours."""
+    for images in (people.query, people.gallery, people.multi_query):
+        damaged = [
+            where for where in threads().map(functools.partial(damage, images), range(len(images or ()))) if where
+        ]
+        if damaged:
+            raise ValueError(
+                f"{len(damaged)} of {len(images)} images to test on cannot be decoded: {', '.join(damaged[:5])}"
+                f"{', ...' * (len(damaged) > 5)}. Bring them back, or remove them."
+            )
+
+
+def damage(images, i):
+    """What to call image `i` if it cannot be decoded, else `None`."""
+    try:
+        jpeg.decode(images.read(i))
+    except jpeg.CorruptImage as error:
+        return f"{images.where(i)} ({error})"
 
 
 def load_folder(path):
@@ -184,10 +221,12 @@ def train_batches(config, people, seed):
 
 
 def measured(config, people):
-    """The training images that `--agreement` measures on, spread over the persons, with their labels."""
-    files = people.train.subset(min(128, len(people.train)))
-    images, _ = reid.PersonTestBatches(files, len(files), size_of(config))[0]
-    return images, people.train.subset(min(128, len(people.train))).labels
+    """The training images that `--agreement` measures on, spread over the persons, with the labels trained on."""
+    train, n = people.train, min(128, len(people.train))
+    rows = np.arange(n) * len(train) // n
+    files = dhm.data.ImageFiles(train.folder, [train.names[i] for i in rows], train.labels[rows], train.class_names)
+    images, labels = reid.PersonTestBatches(files, n, size_of(config), FLAGS.on_corrupt)[0]
+    return images, train_batches(config, people, config["seed"]).targets(labels)
 
 
 def build(config, people):
@@ -265,11 +304,11 @@ def look_closely(run, model, people):
 def published(dataset, arch):
     """The paper's mAP and rank-1 on a data set, a dict from method; empty if it has none."""
     of_paper = next(table for table in TABLES if table.name == "Table 3")
-    condition = {"recipe": "reid", "arch": arch, **({"dataset": dataset} if dataset else {})}
+    wanted = arch, dataset or "market1501"
     return {
         row.condition["method"]: [mean for (mean,) in row.published]
         for row in of_paper.rows
-        if {name: value for name, value in row.condition.items() if name != "method"} == condition
+        if (row.condition["arch"], row.condition.get("dataset", "market1501")) == wanted
     }
 
 

@@ -12,7 +12,7 @@ from published import ARCHITECTURES, BACKBONES, METHODS, OF_RECIPE, OTHERS, RECI
 from run_folders import OF_METHOD
 
 ENVIRONMENT = ("backend", "precision", "devices", "processes", "synchronized", "on_device")
-IDENTITY = ("recipe", "arch", "backbone", "method", "seed")
+IDENTITY = ("recipe", "arch", "backbone", "method", "seed", "data", "start_weights")
 WORDS = {  # what is not said as "name value"
     "train_examples": "{} training images",
     "test_examples": "tested on {} images",

@@ -75,7 +75,7 @@ def test_each_process_trains_the_run_of_its_cell_alone(grid, read, tmp_path):
             program, *arguments = cell.command[1:]
             assert program == str(ROOT / "recipes" / "cifar100.py") and not cell.needs_tfds
             with grid.plan.flags_of(arguments):  # as the process will read them
-                experiment, recipe = grid.experiment, grid.cifar100.RECIPE
+                experiment, recipe = grid.plan.experiment, grid.cifar100.RECIPE
                 assert experiment.check_flags() is None
                 settings = {name: value for name, (value, _) in experiment.settings_of_flags(recipe).items()}
                 folder = pathlib.Path(flags.FLAGS.run_dir)
@@ -94,7 +94,7 @@ def test_the_plan_of_table_1_differs_from_the_paper_in_what_it_says(grid, read):
         "dhm-0",
         "baseline-1",
     ]
-    differ = {cell.run.folder.parent.name: grid.experiment.protocols.deviations(cell.run.config) for cell in cells}
+    differ = {cell.run.folder.parent.name: grid.plan.experiment.protocols.deviations(cell.run.config) for cell in cells}
     assert differ == {
         "resnet32": {},
         "resnet32-sampling=bernoulli": {"sampling": ("bernoulli", "fixed")},

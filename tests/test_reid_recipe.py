@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -60,6 +61,7 @@ def test_settings_are_the_papers(recipe):
     assert settings | {"start": "imagenet", "new_layers_epochs": 10, "dataset": "duke"} == settings
     assert (settings["label_smoothing"], settings["image_size"], settings["erasing"]) == (0.1, "256x128", 0.0)
     assert recipe.published("duke", "resnet50") == {"baseline": [59.4, 78.2], "dsl": [60.5, 78.8], "dhm": [65.4, 81.1]}
+    assert recipe.published(None, "mobilenet") == recipe.published("market1501", "mobilenet")
     assert recipe.published(None, "mobilenet")["dhm"] == [59.1, 79.0] and recipe.published("folder", "resnet50") == {}
 
 
@@ -68,6 +70,52 @@ def test_a_smoke_run_takes_few_persons_that_can_be_found(recipe, persons):
     few = recipe.some_of(people, persons=3)
     assert few.statistics() == {"train": (3, 12, 2), "query": (3, 6, 2), "gallery": (3, 6, 2)}
     assert few.query.class_names == few.gallery.class_names == people.query.class_names[:3]
+
+
+def flagged(*arguments):
+    flags.FLAGS(["reid.py", "--dataset=folder", *arguments])
+
+
+def test_other_data_are_another_run(recipe, persons, tmp_path):
+    settings, found = {"dataset": "folder"}, {}
+    shutil.copytree(persons, tmp_path / "copy")
+    next((tmp_path / "copy" / "query").glob("*.jpg")).unlink()
+    for name, arguments in {
+        "persons": [f"--data_dir={persons}"],
+        "again": [f"--data_dir={persons}"],
+        "copy": [f"--data_dir={tmp_path}/copy"],
+        "pattern": [f"--data_dir={persons}", r"--pattern=(?P<pid>-?\d+)_c(?P<camid>\ds\d)"],
+    }.items():
+        with flagsaver.flagsaver():
+            flagged(*arguments)
+            found[name] = recipe.RECIPE.identify(settings)["data"]
+    assert found["persons"] == found["again"] and len(set(found.values())) == 3
+    with flagsaver.flagsaver():
+        (tmp_path / "weights").write_text("1")
+        flagged(f"--data_dir={persons}", f"--weights={tmp_path}/weights")
+        assert recipe.RECIPE.identify(settings).keys() == {"data", "start_weights"}
+
+
+def test_agreement_is_measured_with_the_labels_trained_on(recipe, persons):
+    train = reid.person_folder(persons).train
+    many = train.take(np.arange(20 * len(train)) % len(train))  # 640 images
+    people = type("People", (), {"train": many})
+    config = {"image_size": "8x4", "batch_size": 4, "erasing": 0.0, "label_smoothing": 0.1, "seed": 0}
+    with flagsaver.flagsaver():
+        flagged()
+        images, targets = recipe.measured(config, people)
+    rows = np.arange(128) * 5
+    assert images.shape == (128, 8, 4, 3) and targets.shape == (128, 8)
+    assert np.array_equal(targets.argmax(axis=1), many.labels[rows])
+
+
+def test_test_images_that_cannot_be_decoded_are_named_before_the_training(recipe, persons, tmp_path):
+    shutil.copytree(persons, tmp_path / "copy")
+    path = next((tmp_path / "copy" / "bounding_box_test").glob("00*.jpg"))
+    path.write_bytes(path.read_bytes()[:100])
+    people = reid.person_folder(tmp_path / "copy")
+    with pytest.raises(ValueError, match=f"1 of {len(people.gallery)} images to test on cannot .*{path.name}"):
+        recipe.check_images(people)
 
 
 def test_the_best_epoch_is_that_of_the_highest_map(recipe):
@@ -140,11 +188,11 @@ def test_resnet50_begins_with_weights_and_new_layers_alone(tmp_path, persons, ca
     of_torchvision = dhm.models.resnet50(1000, branches=(), input_shape=(32, 32, 3))
     dhm.interop.save_torch(of_torchvision, tmp_path / "r50.npz")
     command = ("--dataset=folder", f"--data_dir={persons}", "--smoke", "--arch=resnet50")
-    flagged = ("--image_size=32x16", "--new_layers_epochs=1", "--epochs=1", "--branches=aux2", "--train_examples=16")
-    run_main("reid", *command, *flagged, f"--weights={tmp_path}/r50.npz", f"--run_dir={tmp_path}/runs")
+    words = ("--image_size=32x16", "--new_layers_epochs=1", "--epochs=1", "--branches=aux2", "--train_examples=16")
+    run_main("reid", *command, *words, f"--weights={tmp_path}/r50.npz", f"--run_dir={tmp_path}/runs")
     printed = capsys.readouterr().out
     assert "dhm-0: 1 epochs of the new layers alone" in printed and printed.count("dhm-0, epoch 1/1") == 2
     assert not (tmp_path / "runs/dhm-0/checkpoints").exists()
     assert pathlib.Path(Run.open(tmp_path / "runs/dhm-0").path("last.keras")).exists()
     with pytest.raises(SystemExit, match=r"^reid\.py: There is no file nowhere\.npz"):
-        run_main("reid", *command, *flagged, "--weights=nowhere.npz", f"--run_dir={tmp_path}/other")
+        run_main("reid", *command, *words, "--weights=nowhere.npz", f"--run_dir={tmp_path}/other")
