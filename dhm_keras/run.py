@@ -185,7 +185,7 @@ class Run:
             return
         with files.replacing(self.folder / "last.keras") as partial:
             distribute.alone(lambda: model.save(partial))
-        names = ("history.csv", "agreement.csv", "best.weights.h5", "last.keras")
+        names = ("history.csv", "agreement.csv", "embeddings.npz", "best.weights.h5", "last.keras")
         names = [name for name in names if (self.folder / name).exists()]
         _write(self.folder / "result.json", result, {name: files.sha256(self.folder / name) for name in names})
         shutil.rmtree(self.path("checkpoints"), ignore_errors=True)

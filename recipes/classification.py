@@ -8,7 +8,7 @@ from absl import flags
 
 import dhm_keras as dhm
 from dhm_keras.run import best_and_last
-from experiment import ALONE, Recipe, build, callbacks_of, draw_agreement, objective_of, schedule_of
+from experiment import ALONE, Recipe, build, callbacks_of, draw_agreement, objective_of, schedule_of, skipped
 from run_folders import card_of, find
 
 MOST_STEPS = 25  # of a call: a signal, and the time left, are seen to between calls
@@ -101,15 +101,3 @@ def steps_of_a_call(batches):
     steps = max(steps for steps in range(1, MOST_STEPS + 1) if batches.steps_per_epoch % steps == 0)
     print(f"{steps} of the {batches.steps_per_epoch} steps of an epoch are one call", flush=True)
     return steps
-
-
-def skipped(*sources):
-    """`{"skipped": number}` of images that no source could decode and all left out, told too; empty without any."""
-    names = sorted({name for source in sources for name in getattr(source, "skipped", ())})
-    if not names:
-        return {}
-    images = "images" if len(names) > 1 else "image"
-    print(
-        f"Left out {len(names)} {images} that cannot be decoded: {', '.join(names[:10])}{', ...' * (len(names) > 10)}"
-    )
-    return {"skipped": len(names)}

@@ -217,7 +217,7 @@ def read_settings(recipe):
     settings = settings_of_flags(recipe)
     print(f"{recipe.title}, {FLAGS.arch}, {keras.backend.backend()}")
     for name, (value, source) in {**settings, **recipe.notes}.items():
-        print(f"  {name:<15} {_text(value):<21} {source}")
+        print(f"  {name:<17} {_text(value):<21} {source}")
     return {name: value for name, (value, _) in settings.items()}
 
 
@@ -349,3 +349,15 @@ def draw_agreement(runs, folder, title):
     tables = {method: {run.folder.name: run.agreement for run in of} for method, of in kept.items()}
     dhm.analysis.plot_agreement(tables, folder / "agreement.png", title)
     print(f"Agreement of the heads: {folder}/agreement.png")
+
+
+def skipped(*sources):
+    """`{"skipped": number}` of images that no source could decode and all left out, told too; empty without any."""
+    names = sorted({name for source in sources for name in getattr(source, "skipped", ())})
+    if not names:
+        return {}
+    images = "images" if len(names) > 1 else "image"
+    print(
+        f"Left out {len(names)} {images} that cannot be decoded: {', '.join(names[:10])}{', ...' * (len(names) > 10)}"
+    )
+    return {"skipped": len(names)}

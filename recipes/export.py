@@ -150,8 +150,10 @@ def never_branched(network):
     if network.name not in dhm.models.names():
         return None
     normalizes = any(isinstance(layer, keras.layers.Normalization) for layer in network.layers)
+    is_mobilenet = network.name == "mobilenet"
     return dhm.models.get(
         network.name,
+        **({"last_stride": network.get_layer("stack5_block2_conv1").strides[0]} if is_mobilenet else {}),
         num_classes=keras.tree.flatten(network.output)[0].shape[-1],
         input_shape=network.inputs[0].shape[1:],
         branches=(),

@@ -49,6 +49,8 @@ def main(arguments):
 
 
 def curves(found, picture):
+    if any(run.config.get("recipe") == "reid" for runs in found.values() for of in runs.values() for run in of):
+        raise ValueError("curves are of errors: of person re-identification there is cmc.png in the folder.")
     histories = lambda runs: {method: {run.folder.name: run.history for run in of} for method, of in runs.items()}
     names = [folder.resolve().name for folder in found]
     titles = names if len(set(names)) == len(names) else map(str, found)

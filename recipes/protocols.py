@@ -155,7 +155,8 @@ def deviations(config):
 
     Returns:
         Dict from the setting's name to (the run's value, the paper's). The milestones are not in it, which follow from
-        the epochs, nor is what cannot change a result but by rounding: devices, precision.
+        the epochs, nor is what cannot change a result but by rounding: devices, precision. Nor is how often a network
+        was evaluated.
     """
     paper = {name: value for name, (value, _) in settings_of(config["recipe"], config["arch"]).items()}
     if config["recipe"] == "imagenet":
@@ -165,7 +166,11 @@ def deviations(config):
         of_run = config.get(name)
         if isinstance(of_run, list):
             of_run = tuple(of_run)
-        if name not in ("milestones", "devices", "precision") and of_run != value and not _is_unused(name, of_run):
+        if (
+            name not in ("milestones", "devices", "precision", "evaluate_every")
+            and of_run != value
+            and not _is_unused(name, of_run)
+        ):
             differ[name] = of_run, value
     return differ
 

@@ -35,10 +35,11 @@ from absl import app, flags
 
 import dhm_keras as dhm
 import experiment
-from classification import skipped
 from dhm_keras import files, reid
 from dhm_keras.data import jpeg
 from dhm_keras.data.image_reader import threads
+from dhm_keras.reid.matching import Matching
+from dhm_keras.reid.validation import RANKS
 from protocols import PAPER_REID, TORCHREID
 from published import TABLES
 from run_folders import card_of, find
@@ -57,14 +58,13 @@ flags.DEFINE_float("label_smoothing", None, "Share of the label that goes to all
 flags.DEFINE_float("erasing", None, "Probability of random erasing.", 0.0, 1.0)
 flags.DEFINE_enum("metric", None, ("euclidean", "cosine"), "What features are compared by.")
 flags.DEFINE_integer("evaluate_every", None, "Epochs from one evaluation to the next.", lower_bound=1)
-flags.DEFINE_integer("last_stride", None, "Of MobileNet's last but one depthwise convolution.", 1, 2)
+flags.DEFINE_integer("last_stride", None, "Of MobileNet's last depthwise convolution.", 1, 2)
 flags.DEFINE_enum(
     "on_corrupt", "raise", ("raise", "skip"), "A training image that cannot be decoded stops it, or is left out."
 )
 
 TITLES = {"market1501": "Market-1501", "duke": "DukeMTMC-reID", "folder": "Persons", "synthetic": "Synthetic persons"}
 OF_NEW_LAYERS = 2**20  # added to the seed: their epochs have an order of their own
-RANKS = (1, 5, 10)
 QUERIES = 6  # in ranking.png
 
 
@@ -96,7 +96,9 @@ class ReID(experiment.Recipe):
             shipped = {"crop": None, "embedding": True, "card": card_of(config, images_of(data))}
             callbacks.append(dhm.callbacks.ExportMain(run.path("serving"), **shipped))
         history = model.fit(batches, epochs=config["epochs"], callbacks=callbacks, verbose=0).history
-        told = {"images": images_of(data), **skipped(batches), **look_closely(run, model, data)}
+        told = {"images": images_of(data), **experiment.skipped(batches)}
+        if dhm.distribute.is_chief():
+            told |= dhm.distribute.alone(lambda: look_closely(run, model, data))
         run.finish(model, {**best_and_last(history), **told})
 
     def print_table(self, runs):
@@ -143,6 +145,8 @@ def load(settings):
     if n is not None and n > len(train) and not FLAGS.smoke:
         raise ValueError(f"There are {len(train)} training images. Give --train_examples as many, or fewer, not {n}.")
     train = train.subset(None if n is None else min(n, len(train)))
+    if settings["batch_size"] > len(train):
+        raise ValueError(f"There are {len(train)} training images. Give a --batch_size of as many, or fewer.")
     train = train.with_labels(dhm.data.corrupt_labels(train.labels, settings["corrupt"], train.num_classes, seed=0))
     people = dataclasses.replace(people, train=train)
     print(people)
@@ -179,9 +183,13 @@ def damage(images, i):
 
 
 def load_folder(path):
-    if path.lower().endswith(".csv"):
+    if is_table(path):
         return reid.person_table(path, cameras=FLAGS.cameras)
     return reid.person_folder(path, **({"pattern": FLAGS.pattern} if FLAGS.pattern else {}), cameras=FLAGS.cameras)
+
+
+def is_table(path):
+    return path.lower().endswith(".csv")
 
 
 def draw(folder):
@@ -192,7 +200,8 @@ def draw(folder):
 
 def some_of(people, persons):
     """A small part of a set: some persons to train on, and some to search for."""
-    chosen = people.query.class_names[:persons]
+    of_both = people.query.pids, people.gallery.pids, people.query.camids, people.gallery.camids
+    chosen = np.unique(people.query.pids[Matching(*of_both).valid])[:persons]  # that can be found
     of = lambda images, names: images.take(np.flatnonzero(np.isin(images.pids, names)))
     return dataclasses.replace(
         people,
@@ -315,16 +324,25 @@ def published(dataset, arch):
 def check():
     """A sentence about the first wrong flag of this recipe, or `None`."""
     dataset, start = FLAGS.dataset or "market1501", FLAGS.start or {"resnet50": "imagenet"}.get(FLAGS.arch, "random")
+    alone = [method for method in FLAGS.method if method in experiment.ALONE]
     if not FLAGS.data_dir and dataset != "synthetic":
         return f"--dataset {dataset} wants --data_dir, where it is: nothing is downloaded. Without any: synthetic."
     if (FLAGS.pattern or not FLAGS.cameras) and dataset != "folder":
         return f"--pattern and --nocameras are of --dataset folder. Received: --dataset {dataset}."
+    if FLAGS.pattern and is_table(FLAGS.data_dir):
+        return f"--pattern is for a folder's names, not for a table. Received: --data_dir {FLAGS.data_dir}."
     if start == "imagenet" and FLAGS.arch != "resnet50":
         return f"--start imagenet is of --arch resnet50, the paper has none of {FLAGS.arch}."
     if start == "imagenet" and not FLAGS.weights:
         return "--arch resnet50 begins with ImageNet's weights: --weights FILE, torchvision's. Or give --start random."
+    if start == "imagenet" and alone:
+        return (
+            f"--method {alone[0]} is a branch alone, from the image on: it has no weights of ImageNet. --start random."
+        )
     if start != "imagenet" and (FLAGS.weights or FLAGS.new_layers_epochs):
         return f"--{'weights' if FLAGS.weights else 'new_layers_epochs'} is of --start imagenet, which this is not."
+    if FLAGS.weights and not os.path.isfile(FLAGS.weights):
+        return f"--weights {FLAGS.weights} is no file."
     if FLAGS.last_stride and FLAGS.arch != "mobilenet":
         return f"--last_stride is of --arch mobilenet. Received: --arch {FLAGS.arch}."
     if FLAGS.image_size and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", FLAGS.image_size):

@@ -3,12 +3,12 @@
     python recipes/report.py runs                                # writes report.md, report.csv and report.html
     python recipes/report.py runs /disk/runs --out docs/results  # writes docs/results.md, ...
 
-Finds every run of `cifar100.py`, `imagenet.py` and `digits.py` below the folders and puts its errors into the tables
-of the paper: the published number, ours after the best epoch and after the last, as mean and standard deviation over
-the seeds, or "not run". A run stands in a table of the paper only if it was trained as the paper says, but for what the
-table varies. Then follow all runs with all their heads, those with other settings too, with what differs; and by name
-the runs that are unfinished, damaged, or copies of others. Under each table are the commands that make its missing
-rows.
+Finds every run of `cifar100.py`, `imagenet.py`, `reid.py` and `digits.py` below the folders and puts its results into
+the tables of the paper: the published number, ours after the best epoch and after the last, as mean and standard
+deviation over the seeds, or "not run". A run stands in a table of the paper only if it was trained as the paper says,
+but for what the table varies. Then follow all runs with all their heads, those with other settings too, with what
+differs; and by name the runs that are unfinished, damaged, or copies of others. Under each table are the commands that
+make its missing rows.
 
 The Markdown names the pictures that lie beside the runs (curves.png, ...); the HTML page contains them and needs no
 other file. The CSV file has the same numbers, not rounded. A few seconds; trains nothing.

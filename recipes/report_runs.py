@@ -13,6 +13,7 @@ from run_folders import OF_METHOD
 
 ENVIRONMENT = ("backend", "precision", "devices", "processes", "synchronized", "on_device")
 IDENTITY = ("recipe", "arch", "backbone", "method", "seed", "data", "start_weights")
+SETS = {"market1501": "Market-1501", "duke": "DukeMTMC-reID", "folder": "persons", "synthetic": "synthetic persons"}
 WORDS = {  # what is not said as "name value"
     "train_examples": "{} training images",
     "test_examples": "tested on {} images",
@@ -273,7 +274,8 @@ def deviations_in_words(deviations, names=None):
 def title(config):
     """Data and network of a config, as `"CIFAR-100, ResNet-32"`."""
     network = ARCHITECTURES.get(config.get("arch")) or BACKBONES.get(config.get("backbone"), config.get("backbone"))
-    return ", ".join(part for part in (RECIPES[config["recipe"]], network) if part)
+    data = SETS.get(config.get("dataset"), RECIPES[config["recipe"]])
+    return ", ".join(part for part in (data, network) if part)
 
 
 def _value(name, value):

@@ -52,12 +52,16 @@ def card_of(config, images=None):
 
     Args:
         config: Dict, the run's.
-        images: Numbers of images that were trained on and held out. Defaults to `None`.
+        images: Numbers of images that were trained on and held out; of persons to train on, to search for, to search
+            in. Defaults to `None`.
 
     Returns:
         Dict.
     """
-    return {"data": {"set": config["recipe"], **({"images": images} if images else {})}, "recipe": config}
+    return {
+        "data": {"set": config.get("dataset", config["recipe"]), **({"images": images} if images else {})},
+        "recipe": config,
+    }
 
 
 def _check_same(first, run, but):

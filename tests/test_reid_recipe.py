@@ -1,7 +1,7 @@
 """The recipe of re-identification: its flags, settings and results, and as a user starts it."""
 
+import contextlib
 import json
-import pathlib
 import shutil
 
 import keras
@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from networks import Killed, assert_same, values
 from programs import recipe_module, start
 from test_recipes import run_main
+from test_reid_training import network
 
 import dhm_keras as dhm
 from dhm_keras import reid
@@ -41,8 +43,14 @@ def persons(tmp_path_factory):
         (["--data_dir=x", "--start=imagenet"], "--start imagenet is of --arch resnet50"),
         (["--data_dir=x", "--arch=resnet50"], "--weights FILE, torchvision's. Or give --start random."),
         (["--data_dir=x", "--arch=resnet50", "--start=random", "--weights=x"], "--weights is of --start imagenet"),
+        (["--data_dir=x", "--arch=resnet50", "--weights=nowhere.pth"], "--weights nowhere.pth is no file"),
+        (["--data_dir=x", "--arch=resnet50", "--weights=x", "--method=dhm,aux1"], "--method aux1 is a branch alone"),
+        (["--dataset=folder", "--data_dir=x.csv", "--pattern=x"], "--pattern is for a folder's names"),
         (["--data_dir=x", "--new_layers_epochs=3"], "--new_layers_epochs is of --start imagenet"),
-        (["--data_dir=x", "--arch=resnet50", "--weights=x", "--last_stride=2"], "--last_stride is of --arch mobilenet"),
+        (
+            ["--data_dir=x", "--arch=resnet50", "--start=random", "--last_stride=2"],
+            "--last_stride is of --arch mobilenet",
+        ),
         (["--data_dir=x", "--image_size=128"], "--image_size is HEIGHTxWIDTH"),
         (["--data_dir=x", "--image_size=0x8"], "--image_size is HEIGHTxWIDTH"),
     ],
@@ -55,7 +63,7 @@ def test_wrong_flags_are_told_in_a_sentence(recipe, arguments, words):
 
 def test_settings_are_the_papers(recipe):
     with flagsaver.flagsaver():
-        flags.FLAGS(["reid.py", "--data_dir=x", "--arch=resnet50", "--weights=x", "--dataset=duke"])
+        flags.FLAGS(["reid.py", "--data_dir=x", "--arch=resnet50", f"--weights={__file__}", "--dataset=duke"])
         assert recipe.check() is None
         settings = {name: value for name, (value, _) in recipe.experiment.settings_of_flags(recipe.RECIPE).items()}
     assert settings | {"start": "imagenet", "new_layers_epochs": 10, "dataset": "duke"} == settings
@@ -146,53 +154,113 @@ def test_the_table_has_means_over_the_seeds_and_the_papers_numbers(recipe, capsy
     assert sum("multi query" in line for line in lines) == 2 and "76.7 90.3" in "\n".join(lines)
 
 
+def small(config, people):
+    """A small network in the place of a recipe's; after a few steps its features differ, as MobileNet's do not yet."""
+    return network(people.train.num_classes, config["method"] != "baseline")
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_a_first_start_as_a_user_does_it(tmp_path):
+    command = (
+        "recipes/reid.py",
+        "--dataset=synthetic",
+        f"--data_dir={tmp_path}/drawn",
+        "--smoke",
+        "--image_size=32x16",
+    )
+    done = start(*command, f"--run_dir={tmp_path}/runs")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "--image_size (default 256x128: the paper, section 4.2)" in done.stdout
+    assert "dhm-0, epoch 2/2: loss" in done.stdout and "Single query, %" in done.stdout
+    assert (tmp_path / "runs/dhm-0/serving/1/saved_model.pb").exists() and (tmp_path / "runs/cmc.png").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.tensorflow
 def test_it_trains_evaluates_draws_exports_and_keeps_what_is_done(tmp_path, persons, capsys):
-    command = ("recipes/reid.py", "--dataset=folder", f"--data_dir={persons}", "--smoke", "--method=baseline,dhm")
-    first = start(*command, f"--run_dir={tmp_path}/runs", "--image_size=32x16", "--agreement")
-    assert first.returncode == 0, first.stderr[-3000:]
-    assert "--image_size (default 256x128: the paper, section 4.2)" in first.stdout
+    command = (
+        "--dataset=folder",
+        f"--data_dir={persons}",
+        "--method=baseline,dhm",
+        "--image_size=64x32",
+        "--agreement",
+    )
+    command = (*command, "--batch_size=8", "--epochs=4", "--evaluate_every=2", f"--run_dir={tmp_path}/runs")
+    run_main("reid", *command, build=small)
+    first = capsys.readouterr().out
     run = Run.open(tmp_path / "runs" / "dhm-0")
     last = run.result["last"]
-    assert last["epoch"] == 2 and last["main_map"] == pytest.approx(100 * run.history[-1]["val_mAP"])
-    assert f"dhm      {last['main_map']:>14.2f}{last['main_rank1']:>14.2f}" in first.stdout
-    assert len(run.agreement) == 2 and (tmp_path / "runs" / "agreement.png").exists()
-    arrays = np.load(run.path("embeddings.npz"))
-    names = ("features", "pids", "camids")
-    query, gallery = ([arrays[f"{split}_{name}"] for name in names] for split in ("query", "gallery"))
-    found = reid.evaluate(*(part for pair in zip(query, gallery, strict=True) for part in pair))
-    assert found.mean_ap == pytest.approx(run.history[-1]["val_mAP"]) and run.result["cmc"] == found.cmc.tolist()
-    people = reid.person_folder(persons)
-    served = reid.Extractor(tmp_path / "runs/dhm-0/serving/1")
-    few = people.gallery.take(np.flatnonzero(np.isin(people.gallery.names, arrays["gallery_names"])))
-    np.testing.assert_allclose(served(few), gallery[0], atol=1e-5 * abs(gallery[0]).max())
+    assert last["epoch"] == 4 and last["main_map"] == pytest.approx(100 * run.history[-1]["val_mAP"])
+    assert f"dhm      {last['main_map']:>14.2f}{last['main_rank1']:>14.2f}" in first
+    assert len(run.agreement) == 4 and (tmp_path / "runs" / "agreement.png").exists()
     for picture in ("runs/cmc.png", "runs/dhm-0/ranking.png"):
         assert (tmp_path / picture).stat().st_size > 5_000
 
-    again = (*command[1:], f"--run_dir={tmp_path}/runs", "--image_size=32x16", "--agreement")
-    run_main("reid", *again)
-    second, table = capsys.readouterr().out, lambda text: text[text.index("Single query") : text.index("CMC curves")]
-    assert "2 runs finished before" in second and table(first.stdout) == table(second)
-    with pytest.raises(SystemExit, match=r"^reid\.py: .*erasing: 0\.0 there, 0\.5 here"):
-        run_main("reid", *again, "--erasing=0.5")
+    with np.load(run.checked("embeddings.npz")) as file:
+        arrays = dict(file)
+    assert arrays["gallery_features"].std(axis=0).max() > 0.1 * abs(arrays["gallery_features"]).max()
+    both = [arrays[f"{split}_{name}"] for name in ("features", "pids", "camids") for split in ("query", "gallery")]
+    found = reid.evaluate(*both)
+    assert found.mean_ap == pytest.approx(run.history[-1]["val_mAP"]) and run.result["cmc"] == found.cmc.tolist()
+    served = reid.Extractor(tmp_path / "runs/dhm-0/serving/1")(reid.person_folder(persons).gallery)
+    np.testing.assert_allclose(served, both[1], atol=1e-5 * abs(both[1]).max())
 
-    run_main("export", f"{tmp_path}/runs/dhm-0", f"{tmp_path}/exported")
+    run_main("reid", *command, build=small)
+    second, table = capsys.readouterr().out, lambda text: text[text.index("Single query") : text.index("CMC curves")]
+    assert "2 runs finished before" in second and table(first) == table(second)
+    with pytest.raises(SystemExit, match=r"^reid\.py: .*erasing: 0\.0 there, 0\.5 here"):
+        run_main("reid", *command, "--erasing=0.5")
+
+    run_main("export", f"{tmp_path}/runs/dhm-0", f"{tmp_path}/exported", "--which=last")
+    again = reid.Extractor(tmp_path / "exported/1")(reid.person_folder(persons).gallery)
+    np.testing.assert_allclose(again, served, atol=1e-6 * abs(served).max())
     card = json.loads((tmp_path / "exported/1/assets.extra/model_card.json").read_text())
-    assert "embedding" in json.dumps(card) and card["recipe"]["recipe"] == "reid"
+    assert card["recipe"]["recipe"] == "reid" and card["data"]["set"] == "folder"
 
 
 @pytest.mark.slow
-def test_resnet50_begins_with_weights_and_new_layers_alone(tmp_path, persons, capsys):
+def test_resnet50_begins_with_the_weights_of_a_file(tmp_path, persons, recipe):
     keras.utils.set_random_seed(1)
-    of_torchvision = dhm.models.resnet50(1000, branches=(), input_shape=(32, 32, 3))
-    dhm.interop.save_torch(of_torchvision, tmp_path / "r50.npz")
-    command = ("--dataset=folder", f"--data_dir={persons}", "--smoke", "--arch=resnet50")
-    words = ("--image_size=32x16", "--new_layers_epochs=1", "--epochs=1", "--branches=aux2", "--train_examples=16")
-    run_main("reid", *command, *words, f"--weights={tmp_path}/r50.npz", f"--run_dir={tmp_path}/runs")
-    printed = capsys.readouterr().out
-    assert "dhm-0: 1 epochs of the new layers alone" in printed and printed.count("dhm-0, epoch 1/1") == 2
-    assert not (tmp_path / "runs/dhm-0/checkpoints").exists()
-    assert pathlib.Path(Run.open(tmp_path / "runs/dhm-0").path("last.keras")).exists()
-    with pytest.raises(SystemExit, match=r"^reid\.py: There is no file nowhere\.npz"):
-        run_main("reid", *command, *words, "--weights=nowhere.npz", f"--run_dir={tmp_path}/other")
+    source = dhm.models.resnet50(1000, branches=(), input_shape=(32, 32, 3))
+    dhm.interop.save_torch(source, tmp_path / "weights.npz")
+    config = {"arch": "resnet50", "method": "dhm", "branches": ["aux2"], "image_size": "64x32", "start": "imagenet"}
+    with flagsaver.flagsaver():
+        flagged(f"--weights={tmp_path}/weights.npz")
+        built = recipe.build(config, reid.person_folder(persons))
+    for name in ("conv", "bn", "stack4_block3_conv3"):
+        for ours, theirs in zip(built.get_layer(name).get_weights(), source.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert built.output["main"].shape == (None, 8) and set(built.output) == {"main", "aux2"}
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_in_either_phase_ends_as_one_that_ran_through(persons, tmp_path, monkeypatch):
+    """With a small network in the place of ResNet-50, whose weights are taken for ImageNet's."""
+    (tmp_path / "weights.npz").write_bytes(b"")
+    epochs = []
+
+    class Counted(dhm.callbacks.Progress):
+        """Ends the process, as it were, after the epochs told; nothing more is saved."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            epochs.append(epoch)
+            if len(epochs) in ends:
+                raise Killed
+
+    monkeypatch.setattr(dhm.callbacks, "Progress", Counted)
+    monkeypatch.setattr(dhm.callbacks, "ExportMain", lambda *arguments, **others: keras.callbacks.Callback())
+    command = ["--dataset=folder", f"--data_dir={persons}", "--arch=resnet50", f"--weights={tmp_path}/weights.npz"]
+    command += ["--image_size=64x32", "--new_layers_epochs=2", "--epochs=2", "--batch_size=8", "--evaluate_every=1"]
+    runs = {}
+    for name, ends in {"whole": (), "killed": (2, 4)}.items():
+        epochs.clear()
+        for _ in range(len(ends) + 1):
+            with contextlib.suppress(Killed):
+                run_main("reid", *command, f"--run_dir={tmp_path}/{name}", build=small)
+        runs[name] = Run.open(tmp_path / name / "dhm-0")
+    assert epochs == [0, 1, 1, 0, 0, 1]  # twice: the second of the new layers, the first of all
+    assert runs["whole"].result == runs["killed"].result and runs["whole"].history == runs["killed"].history
+    load = lambda run: keras.models.load_model(run.path("last.keras"), compile=False)
+    assert_same(*(values(load(run).variables) for run in runs.values()))
