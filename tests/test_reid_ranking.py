@@ -204,3 +204,61 @@ def test_wrong_features_say_so():
         reid.evaluate(good[0], good, **labels)
     with pytest.raises(ValueError, match=r"`metric`. Expected one of"):
         reid.evaluate(good[:1], good, **labels, metric="l2")
+
+
+@pytest.mark.parametrize("mean", [100, -3e4])
+def test_small_distances_beside_a_large_common_part(mean):
+    rng = np.random.default_rng(0)
+    queries, gallery = ((mean + 0.01 * rng.normal(size=(n, 512))).astype("float32") for n in (9, 50))
+    exact = ((queries[:, None].astype("float64") - gallery) ** 2).sum(2)  # 0.098 or so beside 100
+    np.testing.assert_allclose(reid.distances(queries, gallery), exact, rtol=1e-5)
+    pids = np.arange(50) % 9
+    ranked = [reid.evaluate_distances(d, np.arange(9), pids).mean_ap for d in (exact, reid.distances(queries, gallery))]
+    assert ranked[0] == ranked[1] == reid.evaluate(queries, gallery, np.arange(9), pids).mean_ap
+    thresholds = [
+        reid.calibrate(features.astype("float32"), np.arange(50) % 9 + 1, fprs=[0.1]).thresholds
+        for features in (gallery, gallery.astype("float64") - mean)
+    ]
+    np.testing.assert_allclose(*thresholds, rtol=1e-5)
+
+
+def test_whole_numbers_with_a_common_part_keep_exact_distances():
+    rng = np.random.default_rng(0)
+    queries, gallery = rng.integers(1000, 1004, (20, 8)), rng.integers(1000, 1004, (90, 8))
+    exact = ((queries[:, None] - gallery) ** 2).sum(2)
+    np.testing.assert_array_equal(reid.distances(queries, gallery), exact)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_features_that_are_one_vector_are_told(metric):
+    rng = np.random.default_rng(0)
+    labels = {"query_pids": np.arange(6), "gallery_pids": np.arange(60) % 6, "metric": metric}
+    vector = 3 + rng.random(64)
+    for gallery in (np.tile(vector, (60, 1)), vector * (1 + 1e-7 * rng.normal(size=(60, 64))), np.zeros((60, 64))):
+        with pytest.warns(
+            UserWarning, match=f"one, by the metric '{metric}' within rounding: what is found is the order"
+        ):
+            reid.evaluate(gallery[:6], gallery, **labels)
+    few_others = np.tile(vector, (60, 1))
+    few_others[7] = -vector
+    with pytest.warns(UserWarning, match="order of the gallery's files"):
+        reid.evaluate(few_others[:6], few_others, **labels)
+    persons = np.eye(6)[labels["gallery_pids"]]  # all that differ are equally far
+    for gallery in (persons, vector + 0.01 * rng.normal(size=(60, 64))):
+        reid.evaluate(gallery[:6], gallery, **labels)
+    reid.evaluate([[1.0]], [[1.0]], [1], [1], metric=metric)
+
+
+@pytest.mark.filterwarnings("error")
+def test_distances_that_are_all_equal_are_told():
+    with pytest.warns(UserWarning, match="Each query is at one distance from all of the gallery: what is found"):
+        reid.evaluate_distances([[2.0, 2.0], [1.0, 1.0]], [1, 2], [1, 2])
+    reid.evaluate_distances([[2.0, 2.0], [1.0, 1.1]], [1, 2], [1, 2])
+
+
+def test_numbers_that_are_no_integers_are_told():
+    with pytest.raises(ValueError, match=r"`k`. Expected an integer from 1 to 50 \(max_rank\). Received: 1.0"):
+        reid.evaluate_distances(**GOLDEN).rank(1.0)
+    with pytest.raises(ValueError, match=r"`max_rank`. Expected an integer >= 1. Received: 5.0"):
+        reid.evaluate_distances(**GOLDEN, max_rank=5.0)

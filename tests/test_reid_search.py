@@ -36,8 +36,9 @@ def test_search_is_a_stable_sort(block_sizes, metric):
 def test_search_in_a_short_gallery():
     order, far = reid.search([[0.0]], [[3.0], [1.0]])
     assert order.tolist() == [[1, 0]] and far.tolist() == [[1, 9]]
-    with pytest.raises(ValueError, match="`k`"):
-        reid.search([[0.0]], [[3.0]], k=0)
+    for k in (0, 2.0):
+        with pytest.raises(ValueError, match=f"`k`. Expected an integer >= 1. Received: {k}"):
+            reid.search([[0.0]], [[3.0]], k=k)
 
 
 def rerank_by_description(queries, gallery, k1, k2, weight, metric):
@@ -101,8 +102,20 @@ def test_rerank_helps_and_bears_equal_images():
     assert np.isfinite(reid.rerank(np.ones((4, 3)), np.ones((40, 3)))).all()
     with pytest.raises(ValueError, match="`k2`"):
         reid.rerank(queries, gallery, k1=3, k2=4)
-    with pytest.raises(ValueError, match="`weight`"):
-        reid.rerank(queries, gallery, weight=2)
+    for argument, value in {"k1": 20.0, "k2": 2.5, "weight": 2}.items():
+        with pytest.raises(ValueError, match=f"`{argument}`. Expected .* Received: {value}"):
+            reid.rerank(queries, gallery, **{argument: value})
+    with pytest.raises(ValueError, match=r"`k1`. Expected an integer >= 1. Received: 0"):
+        reid.rerank(queries, gallery, k1=0)
+    with pytest.raises(ValueError, match=r"`weight`. Expected a number from 0 to 1. Received: 'a'"):
+        reid.rerank(queries, gallery, weight="a")
+
+
+@pytest.mark.parametrize("copies", [2, 5, 9])
+def test_doubles_are_at_no_distance_below_zero(copies):
+    features = np.repeat(np.random.default_rng(0).normal(size=(12, 4)), copies, axis=0)
+    distances = reid.rerank(features[::copies], features, k1=7, k2=3, weight=0)
+    assert distances.min() >= 0 and distances.max() <= 1
 
 
 def test_thresholds_by_hand():
@@ -120,6 +133,7 @@ def test_thresholds_by_hand():
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_thresholds_are_scikit_learns(block_sizes, metric, with_cameras):
     features, pids = clusters(3)
+    pids = pids + 1
     camids = np.arange(len(pids)) % 3
     fprs = np.array([0.001, 0.01, 0.1, 0.29])
     calibration = reid.calibrate(features, pids, camids if with_cameras else None, metric, fprs)
@@ -136,11 +150,28 @@ def test_thresholds_are_scikit_learns(block_sizes, metric, with_cameras):
 
 def test_what_calibration_needs():
     features, pids = clusters(4, persons=3, images=4)
+    pids = pids + 1
     with pytest.raises(ValueError, match=r"0.001 takes 1000 pairs.*Received: 48 pairs"):
         reid.calibrate(features, pids, fprs=[0.1, 1e-3])
-    with pytest.raises(ValueError, match=r"`fprs`. Expected numbers between 0 and 1"):
-        reid.calibrate(features, pids, fprs=[1])
+    for fprs in ([1], 1e-2):
+        with pytest.raises(ValueError, match=r"`fprs`. Expected a sequence of numbers between 0 and 1"):
+            reid.calibrate(features, pids, fprs=fprs)
     with pytest.raises(ValueError, match="different cameras"):
         reid.calibrate(features, pids, np.zeros(12, int), fprs=[0.1])
     with pytest.raises(ValueError, match=r"`camids`. Expected 12"):
         reid.calibrate(features, pids, [1, 2], fprs=[0.1])
+
+
+@pytest.mark.parametrize("distractor", [0, "0", "0000"])
+def test_distractors_are_not_one_person(distractor):
+    features, pids = clusters(5)
+    pids = pids + 1
+    names = pids if distractor == 0 else np.array([f"{pid:04}" for pid in pids])
+    others = np.random.default_rng(0).normal(size=(30, 16))
+    alone = reid.calibrate(features, names, fprs=[0.01, 0.1])
+    among = reid.calibrate(np.concatenate([others, features]), [distractor] * 30 + names.tolist(), fprs=[0.01, 0.1])
+    assert (among.num_genuine, among.num_impostor) == (alone.num_genuine, alone.num_impostor)
+    np.testing.assert_array_equal(among.tprs, alone.tprs)
+    np.testing.assert_allclose(among.thresholds, alone.thresholds, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"`pids`. Expected persons"):
+        reid.calibrate(others, [distractor] * 30)

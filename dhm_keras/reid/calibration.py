@@ -34,8 +34,9 @@ def calibrate(features, pids, camids=None, metric="euclidean", fprs=(1e-4, 1e-3,
 
     Ranking needs no threshold, the use does: is this person known, is this the same track? Calibrate on persons that
     were not trained on, as many images of each as the use has. Each pair counts once. With camids, pairs of a person by
-    the same camera are left out: they are near for their background, too. Images with the pid -1 (junk) are left out;
-    leave out distractors yourself, many persons that share one pid.
+    the same camera are left out: they are near for their background, too. Images with the pid -1 (junk) are left out,
+    and those with 0 (0, `"0"`, `"0000"`): Market-1501's distractors, many persons that share one pid. A person of yours
+    who is numbered 0 is left out of the calibration, too.
 
     Each threshold is the largest one at which no more than that share of impostor pairs is nearer, so the true positive
     rate is the best one possible, as in scikit-learn's `roc_curve`.
@@ -57,7 +58,7 @@ def calibrate(features, pids, camids=None, metric="euclidean", fprs=(1e-4, 1e-3,
         pids: Integers or strings `(n,)`, who is on the images.
         camids: Integers or strings `(n,)`, or `None`: the cameras are unknown. Defaults to `None`.
         metric: `"euclidean"` or `"cosine"`, as of `distances`. Defaults to `"euclidean"`.
-        fprs: Sequence of floats between 0 and 1. Defaults to `(1e-4, 1e-3, 1e-2)`.
+        fprs: Sequence of floats, each between 0 and 1. Defaults to `(1e-4, 1e-3, 1e-2)`.
 
     Returns:
         `Calibration`.
@@ -68,14 +69,19 @@ def calibrate(features, pids, camids=None, metric="euclidean", fprs=(1e-4, 1e-3,
     """
     fprs = np.array(fprs, "float64")
     if fprs.ndim != 1 or not fprs.size or not ((fprs > 0) & (fprs < 1)).all():
-        raise ValueError(f"Invalid value for argument `fprs`. Expected numbers between 0 and 1. Received: {fprs}.")
+        raise ValueError(
+            f"Invalid value for argument `fprs`. Expected a sequence of numbers between 0 and 1. Received: {fprs}."
+        )
     features = np.asarray(features)
     pids = labels(pids, "pids", len(features))
     cameras = np.zeros(len(pids), "int64") if camids is None else labels(camids, "camids", len(pids))
-    used = pids != ("-1" if pids.dtype.kind == "U" else -1)
+    used = _of_one_person(pids)
+    if not used.any():
+        raise ValueError("Invalid value for argument `pids`. Expected persons. Received: -1 (junk) and 0 (many) alone.")
     if not used.all():
         features, pids, cameras = features[used], pids[used], cameras[used]
     points = Points(features, metric, "features")
+    points.move(points.common_part())
     persons = np.unique(pids, return_inverse=True)[1]
     impostors = (len(persons) ** 2 - int((np.bincount(persons).astype("int64") ** 2).sum())) // 2
     allowed = _allowed(impostors, fprs)
@@ -88,6 +94,13 @@ def calibrate(features, pids, camids=None, metric="euclidean", fprs=(1e-4, 1e-3,
     thresholds = nearest[allowed]
     tprs = np.searchsorted(genuine, thresholds) / len(genuine)
     return Calibration(thresholds, fprs, tprs, len(genuine), impostors, metric)
+
+
+def _of_one_person(pids):
+    """Which pids are those of one person: not -1, nor 0 however it is written."""
+    if pids.dtype.kind == "U":
+        return (pids != "-1") & ((np.char.strip(pids, "0") != "") | (pids == ""))
+    return (pids != -1) & (pids != 0)
 
 
 def _allowed(impostors, fprs):

@@ -10,6 +10,9 @@ METRICS = ("euclidean", "cosine")
 # A block of distances has so many numbers (32 MB), but so many rows at least: with fewer the matrix product is slow.
 BLOCK_SIZE, BLOCK_ROWS = 2**23, 64
 
+# Of features of which more than this share of the squared length is in common, that part is taken away.
+COMMON_SHARE = 0.8
+
 # NumPy looks for the nearest without Python's lock; what it keeps the lock for would hold up more threads than these.
 THREADS = min(4, os.cpu_count() or 1)
 
@@ -34,8 +37,9 @@ def distances(query_features, gallery_features, metric="euclidean"):
             is 1 for a vector of zeros. No other normalisation takes place. Defaults to `"euclidean"`.
 
     Returns:
-        float32 `(q, g)`, none below zero. Beside it the memory is that of float32 copies of features that are of
-        another type.
+        float32 `(q, g)`, none below zero. Beside it the memory is that of float32 copies of features: of those of
+        another type, and, for `"euclidean"`, of those that have most of their length in common. Their common part is
+        taken away first; it changes no distance, but float32 would lose small distances beside it.
 
     Raises:
         ValueError: if the features are not two matrices of finite numbers with as many columns, or `metric` is unknown.
@@ -81,6 +85,54 @@ class Points:
     def __len__(self):
         return len(self.features)
 
+    def common_part(self):
+        """What to take away from features before squared Euclidean distances of them; `None` if that is little.
+
+        It is their mean, rounded to an eighth of their spread: so the differences to it are exact, and features of
+        whole numbers keep exact distances, equal ones among them.
+
+        Returns:
+            float32 `(d,)`, or `None`.
+        """
+        mean = self.features.mean(axis=0, dtype="float64")
+        if self.metric != "euclidean" or mean @ mean <= COMMON_SHARE * self.squares.mean(dtype="float64"):
+            return None
+        total, center = 0.0, mean.astype("float32")
+        for rows in blocks(*self.features.shape):
+            apart = self.features[rows] - center
+            total += np.einsum("nd,nd->n", apart, apart).sum(dtype="float64")
+        if total:
+            step = 2.0 ** np.floor(np.log2(np.sqrt(total / self.features.size))) / 8
+            center = (np.round(mean / step) * step).astype("float32")
+        return center
+
+    def move(self, center):
+        """Takes away a common part, if there is one; `lengths` stay."""
+        if center is not None:
+            self.features = self.features - center
+            self.squares = np.einsum("nd,nd->n", self.features, self.features)
+
+    def collapsed(self):
+        """Whether nearly all points are one within rounding, or zero, so that their distances rank nothing.
+
+        Some hundred of them are compared with their median; the differences are taken directly, as the product of
+        matrices would round more than there is.
+
+        Returns:
+            Boolean.
+        """
+        if len(self) < 2:
+            return False
+        count = min(len(self), 256)
+        some = np.arange(count) * len(self) // count
+        points, lengths = self.features[some], self.lengths[some]
+        if self.metric == "cosine":
+            points = points / lengths[:, None]
+        apart = np.quantile(np.square(points - np.median(points, axis=0)).sum(axis=1), 0.95)
+        eps = float(np.finfo("float32").eps)
+        # Half of it is a cosine distance, 1 - x y, in which roundings are those of 1; else they are the features' own.
+        return bool(apart <= (8 * eps if self.metric == "cosine" else (16 * eps * np.median(lengths)) ** 2))
+
     def distances(self, others, rows=slice(None), columns=slice(None), out=None):
         """Distances of some of these points to some others, float32 `(rows, columns)`, into `out` if it is given."""
         mine, theirs = self.features[rows], others.features[columns]
@@ -104,6 +156,9 @@ def pair_of_points(query_features, gallery_features, metric):
             f"Invalid value for argument `query_features`. Expected as many columns as of the gallery's features, "
             f"{gallery.features.shape[1]}. Received: {queries.features.shape[1]}."
         )
+    center = gallery.common_part()
+    queries.move(center)
+    gallery.move(center)
     return queries, gallery
 
 

@@ -66,7 +66,7 @@ class Matching:
         some = [", ".join(map(repr, np.unique(pids)[:5].tolist())) for pids in (query_pids, gallery_pids)]
         hint = "Do both sides number the persons alike?"
         if query_pids.dtype.kind == "U" and _bare(query_pids) & _bare(gallery_pids) - {"-1"}:
-            hint = "They would match without leading zeros and blanks: write them alike."
+            hint = "They would match without leading zeros, blanks and '.0': write them alike."
         raise ValueError(
             f"Invalid value for argument `{self.names[0]}pids`. Expected a person who is in the gallery, too: no query "
             f"identity is in the gallery. Received: queries of {some[0]}..., a gallery of {some[1]}... {hint}"
@@ -109,6 +109,10 @@ def labels(values, name, count=None):
     return array if array.dtype.kind == "U" else array.astype("int64")
 
 
+def bare(label):
+    """A string without blanks, leading zeros, and the `.0` of a number that a table's program took for a fraction."""
+    return label.strip().removesuffix(".0").lstrip("0")
+
+
 def _bare(pids):
-    """Strings without blanks and leading zeros."""
-    return {pid.strip().lstrip("0") for pid in np.unique(pids).tolist()}
+    return set(map(bare, np.unique(pids).tolist()))

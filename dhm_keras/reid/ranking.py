@@ -1,9 +1,11 @@
 """CMC, mAP and mINP of a ranking of the gallery for each query."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 
+from dhm_keras.data.batches import check_integers
 from dhm_keras.reid.distances import blocks, pair_of_points
 from dhm_keras.reid.matching import Matching
 
@@ -42,10 +44,10 @@ class Evaluation:
         Raises:
             ValueError: if k is another.
         """
-        if not 1 <= k <= len(self.cmc):
+        if not isinstance(k, (int, np.integer)) or not 1 <= k <= len(self.cmc):
             raise ValueError(
                 f"Invalid value for argument `k`. Expected an integer from 1 to {len(self.cmc)} (max_rank). "
-                f"Received: {k}."
+                f"Received: {k!r}."
             )
         return float(self.cmc[k - 1])
 
@@ -68,8 +70,9 @@ def evaluate(
     Distractors stay: their pid is no query's. A query without a true match does not count.
 
     The distances are made a block of queries at a time: the memory is 32 MB, or 64 rows of the gallery's length in
-    float32 if that is more, whatever the number of queries; and copies of features that are not float32. The numbers
-    are those of `evaluate_distances(distances(...), ...)`.
+    float32 if that is more, whatever the number of queries; and copies of features, as of `distances`. The numbers
+    are those of `evaluate_distances(distances(...), ...)`. Where nearly all features of the gallery are one vector, a
+    warning tells that they rank nothing.
 
     Example:
 
@@ -106,6 +109,8 @@ def evaluate(
     ranking = _Ranking(matching, average_precision, max_rank)
     queries, gallery = pair_of_points(query_features, gallery_features, metric)
     matching.check_shape((len(queries), len(gallery)), "query_features")
+    if gallery.collapsed():
+        _warn_of_order(f"Nearly all features of the gallery are one, by the metric {metric!r} within rounding")
     for rows in blocks(len(queries), len(gallery)):
         ranking.add(rows.start, queries.distances(gallery, rows))
     return ranking.evaluation()
@@ -131,7 +136,7 @@ def evaluate_distances(
 
     Args:
         distances: Numbers `(q, g)`, small is near (a similarity: its negative). They are read a row at a time and may
-            be a memory map.
+            be a memory map. If those of each query are all equal, a warning tells that they rank nothing.
         query_pids, gallery_pids, query_camids, gallery_camids: As of `evaluate`.
         average_precision, max_rank: As of `evaluate`.
 
@@ -148,6 +153,8 @@ def evaluate_distances(
     if distances.dtype.kind not in "fiu":
         raise ValueError(f"Invalid value for argument `distances`. Expected numbers. Received: {distances.dtype}.")
     ranking.add(0, distances)
+    if distances.shape[1] > 1 and all((row == row[0]).all() for row in distances):
+        _warn_of_order("Each query is at one distance from all of the gallery")
     return ranking.evaluation()
 
 
@@ -206,8 +213,7 @@ class _Ranking:
                 f"Invalid value for argument `average_precision`. Expected one of {AVERAGE_PRECISIONS}. Received: "
                 f"{average_precision!r}."
             )
-        if max_rank < 1:
-            raise ValueError(f"Invalid value for argument `max_rank`. Expected at least 1. Received: {max_rank}.")
+        check_integers(max_rank=(max_rank, 1))
         self.matching = matching
         self.trapezoid = average_precision == "trapezoid"
         self.max_rank = max_rank
@@ -239,6 +245,14 @@ class _Ranking:
             average_precisions=self.average_precisions,
             inverse_negative_penalties=self.inverse_penalties,
         )
+
+
+def _warn_of_order(why):
+    warnings.warn(
+        f"{why}: what is found is the order of the gallery's files, so check the images, the weights and whether the "
+        "training diverged.",
+        stacklevel=3,
+    )
 
 
 def _ranks(row, matches, left_out):

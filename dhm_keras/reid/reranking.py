@@ -1,9 +1,11 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017), in bounded memory."""
 
 import dataclasses
+import numbers
 
 import numpy as np
 
+from dhm_keras.data.batches import check_integers
 from dhm_keras.reid.distances import Points, blocks, in_threads, pair_of_points
 from dhm_keras.reid.search import nearest
 
@@ -49,12 +51,13 @@ def rerank(query_features, gallery_features, k1=20, k2=6, weight=0.3, metric="eu
     Raises:
         ValueError: if `k1`, `k2`, `weight`, the features or the metric are not as described.
     """
-    if not 1 <= k2 <= k1:
+    check_integers(k1=(k1, 1), k2=(k2, 1))
+    if k2 > k1:
         raise ValueError(
             f"Invalid value for argument `k2`. Expected an integer from 1 to k1. Received: k2={k2}, k1={k1}."
         )
-    if not 0 <= weight <= 1:
-        raise ValueError(f"Invalid value for argument `weight`. Expected a number from 0 to 1. Received: {weight}.")
+    if not isinstance(weight, numbers.Real) or not 0 <= weight <= 1:
+        raise ValueError(f"Invalid value for argument `weight`. Expected a number from 0 to 1. Received: {weight!r}.")
     queries, gallery = pair_of_points(query_features, gallery_features, metric)
     points = Points(np.concatenate([queries.features, gallery.features]), metric, "query_features")
     count, reach = len(queries), round(k1 / 2)
@@ -79,7 +82,8 @@ def rerank(query_features, gallery_features, k1=20, k2=6, weight=0.3, metric="eu
         places, lengths = by_column.places(columns)
         least = np.minimum(by_column.values[places], np.repeat(values, lengths))
         shared = np.bincount(by_column.columns[places], least, minlength=len(gallery))
-        result[i] = weight * result[i] + (1 - weight) * (1 - shared / (2 - shared))
+        jaccard = np.maximum(1 - shared / (2 - shared), 0)  # of doubles the sum may pass 1 by a rounding
+        result[i] = weight * result[i] + (1 - weight) * jaccard
 
     in_threads(finish_row, count)
     return result

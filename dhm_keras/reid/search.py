@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dhm_keras.data.batches import check_integers
 from dhm_keras.reid.distances import blocks, in_threads, pair_of_points
 
 
@@ -9,7 +10,7 @@ def search(query_features, gallery_features, k=10, metric="euclidean"):
     """The k nearest gallery images of each query, without labels: who is it, where was he seen?
 
     Exact, a block of queries at a time: the memory beside the result is 32 MB, or 64 rows of the gallery's length in
-    float32 if that is more, and copies of features that are not float32.
+    float32 if that is more, and copies of features, as of `distances`.
 
     Example:
 
@@ -30,10 +31,9 @@ def search(query_features, gallery_features, k=10, metric="euclidean"):
         their distances, float32 of the same shape.
 
     Raises:
-        ValueError: if k is below 1, or the features or the metric are not as of `distances`.
+        ValueError: if k is no integer or below 1, or the features or the metric are not as of `distances`.
     """
-    if k < 1:
-        raise ValueError(f"Invalid value for argument `k`. Expected at least 1. Received: {k}.")
+    check_integers(k=(k, 1))
     queries, gallery = pair_of_points(query_features, gallery_features, metric)
     shape = (len(queries), min(k, len(gallery)))
     order, far = np.empty(shape, "int64"), np.empty(shape, "float32")
