@@ -43,6 +43,10 @@ def test_a_subset_is_spread_over_all_classes(folder):
     assert [files.where(i) for i in range(6)] == [image_folder(folder).where(i) for i in range(0, 12, 2)]
     assert np.bincount(image_folder(folder).subset(7).labels).tolist() == [3, 2, 2]
     assert image_folder(folder).subset(None).names == image_folder(folder).names
+    birds = files.take(files.labels == 0)
+    assert birds.names == files.take([0, 1]).names and birds.num_classes == 3
+    with pytest.raises(ValueError, match=r"`rows`. Expected integers, or booleans \(6,\)"):
+        files.take([True])
 
 
 def test_labels_can_be_corrupted(folder):

@@ -32,6 +32,11 @@ def test_some_images_keep_their_persons_and_cameras():
     assert isinstance(some, PersonImages) and some.class_names == ("bob", "cid")  # nobody else is on them
     assert some.names == ("3.jpg", "2.jpg", "1.jpg") and some.labels.tolist() == [0, 1, 0]
     assert some.pids.tolist() == ["bob", "cid", "bob"] and some.camids.tolist() == [0, 2, 1]
+    masked = crops.take(crops.pids == "bob")
+    assert masked.names == crops.take([1, 3]).names == ("1.jpg", "3.jpg") and masked.camids.tolist() == [1, 0]
+    for rows in ([True, False], [1.0], [[1]]):
+        with pytest.raises(ValueError, match=r"`rows`. Expected integers, or booleans \(4,\)"):
+            crops.take(rows)
     assert crops.subset(2).pids.tolist() == ["ann", "cid"] and images(["ann", "bob"]).take([1]).camids is None
 
 
@@ -69,6 +74,36 @@ def test_a_set_is_printed_as_a_table():
     assert unknown.statistics()["query"] == (1, 1, 0)
     assert "query       |      1 |        1 |   unknown" in str(unknown)
     assert str(unknown).splitlines()[-1].startswith("Note: 1 of the 1 pids of the query are in train, too.")
+
+
+@pytest.mark.parametrize(
+    "query, gallery, notes",
+    [
+        (
+            images(["1", "02", "3", "4"], list("1111")),
+            images(["1", "2", "3"], list("212")),
+            [
+                "Note: 2 of 4 queries have nothing to find: the persons of 2 are not in the gallery ('02', '4'). Some "
+                "pids would match without leading zeros, blanks and '.0': write them alike."
+            ],
+        ),
+        (
+            images(["1", "2"], [1, 1]),
+            images(["1", "2"], [2, 1]),
+            [
+                "Note: 1 of 2 queries have nothing to find: those of 1 are there by the query's own camera alone.",
+            ],
+        ),
+        (images(["1"], ["01"]), images(["1", "1"], ["1", "2"]), ["Note: the camids '01', '1' are taken for different"]),
+        (images(["1"], ["1"]), images(["1", "1"], ["1.0", "2"]), ["Note: the camids '1', '1.0' are taken for differe"]),
+        (images(["1"], ["a"]), images(["1"], ["b"]), []),
+        (images(["1"], folder="q"), images(["1"]), []),
+    ],
+)
+def test_a_set_notes_what_cannot_be_found(query, gallery, notes):
+    printed = str(people(query, gallery)).splitlines()[5:]
+    printed = [line for line in printed if "are in train" not in line]
+    assert len(printed) == len(notes) and all(line.startswith(note) for line, note in zip(printed, notes))
 
 
 @pytest.mark.parametrize(

@@ -120,17 +120,33 @@ class ImageFiles:
         """Some of the images.
 
         Args:
-            rows: Integers `(n,)`: which, in the order wanted.
+            rows: Integers `(m,)`: which, in the order wanted; or booleans `(n,)`, one an image.
 
         Returns:
             `ImageFiles`, with the same classes.
+
+        Raises:
+            ValueError: if the rows are neither.
         """
+        rows = self._numbers(rows)
         return dataclasses.replace(
             self,
             names=tuple(self.names[i] for i in rows),
             labels=self.labels[rows],
             spans=None if self.spans is None else self.spans[rows],
         )
+
+    def _numbers(self, rows):
+        """Numbers of the images that `take` is to take."""
+        rows = np.asarray(rows)
+        if rows.dtype == bool and rows.shape == (len(self),):
+            return np.flatnonzero(rows)
+        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+            raise ValueError(
+                f"Invalid value for argument `rows`. Expected integers, or booleans ({len(self)},). Received: "
+                f"{rows.dtype} {rows.shape}."
+            )
+        return rows.astype("int64")
 
     def with_labels(self, labels):
         """The same images with other labels, such as `corrupt_labels` gives.

@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from dhm_keras.data import ImageFiles
+from dhm_keras.reid.matching import bare
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,12 +76,18 @@ class PersonImages(ImageFiles):
     def take(self, rows):
         """Some of the images, as of `data.ImageFiles`; persons that are on none of them go.
 
+        So the labels are numbered anew, unlike those of `data.ImageFiles.take`; the pids stay.
+
         Args:
-            rows: Integers `(n,)`.
+            rows: Integers `(m,)`, or booleans `(n,)`.
 
         Returns:
             `PersonImages`.
+
+        Raises:
+            ValueError: if the rows are neither.
         """
+        rows = self._numbers(rows)
         camids = None if self.camids is None else self.camids[rows]
         return PersonImages.of(self.folder, [self.names[i] for i in rows], self.pids[rows], camids)
 
@@ -89,7 +96,8 @@ class PersonImages(ImageFiles):
 class PersonSet:
     """What re-identification trains and tests on: other persons in training than in query and gallery.
 
-    Printed, it is a table of `statistics`, with a note where persons of the training are to be found, too.
+    Printed, it is a table of `statistics`, with notes: where persons of the training are to be found, too; where
+    queries have nothing to find; where camids differ in how they are written alone.
 
     Args:
         title: String, as `"Market-1501"`.
@@ -140,7 +148,7 @@ class PersonSet:
                 f"Note: {both} of the {self.query.num_classes} pids of the query are in train, too. If they are the "
                 "same persons, a test on them says little about others."
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *_nothing_to_find(self.query, self.gallery), *_written_otherwise(self)])
 
     def statistics(self):
         """How many persons, images and cameras there are.
@@ -176,10 +184,54 @@ def _check_no_image_finds_itself(query, gallery):
         )
 
 
-def _check_other_cameras(query, gallery):
+def _nothing_to_find(query, gallery):
+    """A note, in a list, on queries without a true match."""
+    unknown = sorted(set(query.class_names) - set(gallery.class_names))
+    absent = np.isin(query.pids, unknown)
+    seen = np.zeros(len(query), bool)
+    if query.camids is not None:
+        cameras = _cameras(gallery)
+        pairs = zip(query.pids.tolist(), query.camids.tolist())
+        seen = ~absent & np.array([not cameras[pid] - {camid} for pid, camid in pairs])
+    if not (absent | seen).any():
+        return []
+    why = []
+    if absent.any():
+        why.append(f"the persons of {absent.sum()} are not in the gallery ({_some(unknown)})")
+    if seen.any():
+        why.append(f"those of {seen.sum()} are there by the query's own camera alone")
+    note = f"Note: {(absent | seen).sum()} of {len(query)} queries have nothing to find: {'; '.join(why)}."
+    if set(map(bare, unknown)) & set(map(bare, gallery.class_names)):
+        note += " Some pids would match without leading zeros, blanks and '.0': write them alike."
+    return [note]
+
+
+def _written_otherwise(people):
+    """A note, in a list, on camids of query and gallery that may be one."""
+    if people.query.camids is None or people.query.camids.dtype.kind != "U":
+        return []
+    written = collections.defaultdict(list)
+    for camid in np.unique(np.concatenate([people.query.camids, people.gallery.camids])).tolist():
+        written[bare(camid)].append(camid)
+    twice = [camids for camids in written.values() if len(camids) > 1]
+    if not twice:
+        return []
+    return [
+        f"Note: the camids {_some(twice[0])} are taken for different cameras. If they are one, write them alike: "
+        "evaluation passes over what the query's own camera took."
+    ]
+
+
+def _cameras(gallery):
+    """Dict from each pid to the set of the cameras that took the person."""
     cameras = collections.defaultdict(set)
     for pid, camid in zip(gallery.pids.tolist(), gallery.camids.tolist()):
         cameras[pid].add(camid)
+    return cameras
+
+
+def _check_other_cameras(query, gallery):
+    cameras = _cameras(gallery)
     if not any(cameras[pid] - {camid} for pid, camid in zip(query.pids.tolist(), query.camids.tolist())):
         raise ValueError(
             "No person of the query is in the gallery by another camera, and evaluation passes over what the query's "
