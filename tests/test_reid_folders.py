@@ -193,7 +193,8 @@ def test_tables_of_other_forms(table, tmp_path):
     "old, new, words",
     [
         ("path,", "", "has no column 'path'. Its header is 'pid,camid,split'. Expected 'path,pid,camid,split'"),
-        (",", ";", "has no column 'path'. Its header is 'path;pid;camid;split'"),
+        (",", ";", "Its header is 'path;pid;camid;split', separated by ';', expected ','. Expected 'path,pid,camid,"),
+        (",", "\t", r"separated by '\t', expected ','. Expected 'path,pid,camid,split'"),
         (TABLE, "", "Its header is '(empty)'"),
         (",camid", ",pid", "more than one column 'pid'"),
         ("ann,2", ",2", "line 3: there is no pid."),

@@ -207,9 +207,10 @@ def _rows(path, columns, cameras):
     named, columns, seen = columns or {}, _columns(columns), {}
     lines = _lines(path)
     _, header = next(lines, (1, []))
+    expected = ",".join(theirs for name, theirs in columns.items() if cameras or name != "camid")
     if not cameras or ("camid" not in header and "camid" not in named):
         del columns["camid"]
-    _check_header(path, header, columns)
+    _check_header(path, header, columns, expected)
     for number, values in lines:
         line = f"{path}, line {number}:"
         if any(values[len(header) :]):
@@ -239,11 +240,13 @@ def _lines(path):
             raise ValueError(f"{path}, line {reader.line_num}: this is not CSV ({error}).") from None
 
 
-def _check_header(path, header, columns):
+def _check_header(path, header, columns, expected):
     if missing := [theirs for theirs in columns.values() if theirs not in header]:
+        other = [mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]]
         raise ValueError(
-            f"{path} has no column {missing[0]!r}. Its header is {','.join(header) or '(empty)'!r}. Expected "
-            f"{','.join(columns.values())!r}, separated by commas, in any order; other names can be given as `columns`."
+            f"{path} has no column {missing[0]!r}. Its header is {','.join(header) or '(empty)'!r}"
+            + (f", separated by {other[0]!r}, expected ','" if other else "")
+            + f". Expected {expected!r}, separated by commas, in any order; other names can be given as `columns`."
         )
     if twice := [name for name, n in collections.Counter(header).items() if n > 1 and name in columns.values()]:
         raise ValueError(f"{path} has more than one column {twice[0]!r}.")
