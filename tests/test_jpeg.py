@@ -75,6 +75,12 @@ def test_pillow_is_not_installed(folder, monkeypatch):
 # One image
 
 
+def test_grey_of_16_bits_is_scaled_to_8():
+    grey = np.array([[0, 100, 257, 30_000, 65_535]], "uint16")
+    pixels = np.asarray(jpeg.decode(encoded(Image.fromarray(grey), "PNG")))
+    np.testing.assert_array_equal(pixels, np.repeat([[[0], [0], [1], [117], [255]]], 3, axis=2))
+
+
 @pytest.mark.parametrize("form, mode", [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "P")])
 def test_images_of_any_colours_become_rgb(form, mode):
     image = jpeg.decode(encoded(picture(7, mode), form))

@@ -23,6 +23,8 @@ def require_pillow():
 def decode(content):
     """Decodes a JPEG or a PNG, whatever the name of its file, of any colours (grey, CMYK, a palette) to RGB.
 
+    Grey of 16 bits is scaled to 8: Pillow would take all but the darkest for white.
+
     A rotation noted in a photograph's EXIF data is not applied, as ImageNet's users do.
 
     Args:
@@ -41,6 +43,8 @@ def decode(content):
     try:
         image = Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
         image.load()
+        if image.mode == "I" or image.mode.startswith("I;16"):  # the name depends on Pillow's version
+            image = Image.fromarray(np.round(np.asarray(image) / 257).astype("uint8"))
         return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
     except UnidentifiedImageError:
         raise CorruptImage("it is neither a JPEG nor a PNG") from None
