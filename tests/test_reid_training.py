@@ -95,6 +95,19 @@ def test_what_is_wrong_is_told(few, arguments, words):
         reid.EvaluateReID(few.query, few.gallery, **arguments)
 
 
+def test_evaluation_outside_of_fit(few):
+    evaluate = reid.EvaluateReID(few.query, few.gallery, every=np.int64(2))
+    with pytest.raises(ValueError, match="no model to evaluate yet"):
+        evaluate.evaluate()
+    model = model_of(few)
+    evaluate.set_model(model)
+    found = scores(*map(reid.Extractor(model), (few.query, few.gallery)), few)
+    assert evaluate.evaluate()["mAP"] == found.mean_ap
+    evaluate.on_epoch_end(1)  # no logs: nothing to put it in
+    evaluate.on_epoch_end(1, logs := {})
+    assert logs["val_mAP"] == found.mean_ap
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["baseline", "dsl", "dhm"])
 def test_persons_are_found_far_above_chance(method, tmp_path_factory, tmp_path):

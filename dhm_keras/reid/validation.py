@@ -2,6 +2,7 @@
 
 import keras
 
+from dhm_keras.data.batches import check_integers
 from dhm_keras.reid.features import Extractor
 from dhm_keras.reid.ranking import evaluate
 
@@ -29,13 +30,12 @@ class EvaluateReID(keras.callbacks.Callback):
         metric: As of `evaluate`. Defaults to `"euclidean"`.
 
     Raises:
-        ValueError: if `every` is out of range; in `fit`, if the queries cannot be evaluated, see `evaluate`.
+        ValueError: if `every` is no integer > 0; in `fit`, if the queries cannot be evaluated, see `evaluate`.
     """
 
     def __init__(self, query, gallery, every=10, batch_size=64, metric="euclidean"):
         super().__init__()
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(f"Invalid value for argument `every`. Expected an integer >= 1. Received: {every!r}.")
+        check_integers(every=(every, 1))
         self.query, self.gallery, self.every = query, gallery, every
         self.batch_size, self.metric = batch_size, metric
         self._extractor = None
@@ -46,18 +46,26 @@ class EvaluateReID(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every and epoch + 1 < self.params["epochs"]:
             return
-        logs |= {f"val_{name}": value for name, value in self.evaluate().items()}
+        found = self.evaluate()
+        if logs is not None:
+            logs |= {f"val_{name}": value for name, value in found.items()}
 
     def on_train_end(self, logs=None):
         self._extractor = None  # it holds the model
 
     def evaluate(self):
-        """Evaluates the model as it is.
+        """Evaluates the model of `fit`, or of `set_model`, as it is: within the training, or after.
 
         Returns:
             Dict from `"mAP"`, `"mINP"`, `"rank1"`, `"rank5"`, `"rank10"` to float in [0, 1].
+
+        Raises:
+            ValueError: if there is no model yet; as of `evaluate`.
         """
-        features = [self._extractor(images) for images in (self.query, self.gallery)]
+        if self.model is None:
+            raise ValueError("There is no model to evaluate yet. Give this callback to `fit`, or call `set_model`.")
+        extractor = self._extractor or Extractor(self.model, batch_size=self.batch_size)
+        features = [extractor(images) for images in (self.query, self.gallery)]
         of_both = self.query.pids, self.gallery.pids, self.query.camids, self.gallery.camids
         found = evaluate(*features, *of_both, metric=self.metric)
         return {"mAP": found.mean_ap, "mINP": found.mean_inp, **{f"rank{k}": found.rank(k) for k in RANKS}}
