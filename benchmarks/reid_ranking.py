@@ -17,6 +17,8 @@ import statistics
 import sys
 import time
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
+
 import numpy as np
 
 from dhm_keras import reid

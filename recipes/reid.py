@@ -202,7 +202,7 @@ def some_of(people, persons):
     """A small part of a set: some persons to train on, and some to search for."""
     of_both = people.query.pids, people.gallery.pids, people.query.camids, people.gallery.camids
     chosen = np.unique(people.query.pids[Matching(*of_both).valid])[:persons]  # that can be found
-    of = lambda images, names: images.take(np.flatnonzero(np.isin(images.pids, names)))
+    of = lambda images, names: images.take(np.isin(images.pids, names))
     return dataclasses.replace(
         people,
         train=of(people.train, people.train.class_names[:persons]),

@@ -237,5 +237,5 @@ def _check_other_cameras(query, gallery):
             "No person of the query is in the gallery by another camera, and evaluation passes over what the query's "
             f"own camera took: there is nothing to find. Cameras of the query: {_some(query.camids)}; of the gallery: "
             f"{_some(gallery.camids)}. If these are wrong, correct the pattern or the table; if right, go without: "
-            "`cameras=False` of person_folder and person_table, or no camids at all."
+            "`cameras=False` of person_folder and person_table (--nocameras), or no camids at all."
         )
