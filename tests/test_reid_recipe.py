@@ -1,6 +1,7 @@
 """The recipe of re-identification: its flags, settings and results, and as a user starts it."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 
@@ -187,12 +188,15 @@ def test_it_trains_evaluates_draws_exports_and_keeps_what_is_done(tmp_path, pers
         "--agreement",
     )
     command = (*command, "--batch_size=8", "--epochs=4", "--evaluate_every=2", f"--run_dir={tmp_path}/runs")
-    run_main("reid", *command, build=small)
+    people = reid.person_folder(persons)
+    several = dataclasses.replace(people, multi_query=people.query)  # one image of each person by each camera
+    run_main("reid", *command, build=small, read=lambda settings: several)
     first = capsys.readouterr().out
     run = Run.open(tmp_path / "runs" / "dhm-0")
     last = run.result["last"]
     assert last["epoch"] == 4 and last["main_map"] == pytest.approx(100 * run.history[-1]["val_mAP"])
     assert f"dhm      {last['main_map']:>14.2f}{last['main_rank1']:>14.2f}" in first
+    assert run.result["multi_query"] == {name: pytest.approx(last[name]) for name in ("main_map", "main_rank1")}
     assert len(run.agreement) == 4 and (tmp_path / "runs" / "agreement.png").exists()
     for picture in ("runs/cmc.png", "runs/dhm-0/ranking.png"):
         assert (tmp_path / picture).stat().st_size > 5_000
@@ -203,7 +207,7 @@ def test_it_trains_evaluates_draws_exports_and_keeps_what_is_done(tmp_path, pers
     both = [arrays[f"{split}_{name}"] for name in ("features", "pids", "camids") for split in ("query", "gallery")]
     found = reid.evaluate(*both)
     assert found.mean_ap == pytest.approx(run.history[-1]["val_mAP"]) and run.result["cmc"] == found.cmc.tolist()
-    served = reid.Extractor(tmp_path / "runs/dhm-0/serving/1")(reid.person_folder(persons).gallery)
+    served = reid.Extractor(tmp_path / "runs/dhm-0/serving/1")(people.gallery)
     np.testing.assert_allclose(served, both[1], atol=1e-5 * abs(both[1]).max())
 
     run_main("reid", *command, build=small)
@@ -213,7 +217,7 @@ def test_it_trains_evaluates_draws_exports_and_keeps_what_is_done(tmp_path, pers
         run_main("reid", *command, "--erasing=0.5")
 
     run_main("export", f"{tmp_path}/runs/dhm-0", f"{tmp_path}/exported", "--which=last")
-    again = reid.Extractor(tmp_path / "exported/1")(reid.person_folder(persons).gallery)
+    again = reid.Extractor(tmp_path / "exported/1")(people.gallery)
     np.testing.assert_allclose(again, served, atol=1e-6 * abs(served).max())
     card = json.loads((tmp_path / "exported/1/assets.extra/model_card.json").read_text())
     assert card["recipe"]["recipe"] == "reid" and card["data"]["set"] == "folder"
