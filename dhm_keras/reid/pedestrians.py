@@ -17,6 +17,14 @@ def rgb(colour):
     return tuple(int(value) for value in np.clip(colour, 0, 255))
 
 
+def rounded(draw, box, radius, colour):
+    """Draws a rectangle with rounded corners; Pillow 10.0 cannot round those of a small one."""
+    try:
+        draw.rounded_rectangle(box, radius, colour)
+    except ValueError:
+        draw.rectangle(box, colour)
+
+
 def darker(colour, share=0.78):
     return tuple(int(share * value) for value in colour)
 
@@ -100,7 +108,7 @@ class Figure:
         self.draw.ellipse(self._box(((x - across, y - down), (x + across, y + down))), colour)
 
     def box(self, left, top, right, bottom, colour):
-        self.draw.rounded_rectangle(self._box(((left, top), (right, bottom))), 0.02 * self.height, colour)
+        rounded(self.draw, self._box(((left, top), (right, bottom))), 0.02 * self.height, colour)
 
     def limb(self, points, width, colour):
         self.draw.line(self.at(points), colour, max(round(width * self.height), 1), joint="curve")

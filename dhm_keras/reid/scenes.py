@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from dhm_keras.reid.pedestrians import Figure, darker, draw_person, rgb
+from dhm_keras.reid.pedestrians import Figure, darker, draw_person, rgb, rounded
 
 VERSION = 1  # of the pixels: whoever changes what is drawn counts on
 
@@ -120,4 +120,4 @@ def _draw_occluder(image, rng):
         box = (left, 0, left + width * (0.05 + 0.15 * extent), height)
     else:
         box = (width * (place - 0.6), height * (0.85 - 0.35 * extent), width * (place + 0.5), height)
-    ImageDraw.Draw(image).rounded_rectangle(box, width * 0.04, colour)
+    rounded(ImageDraw.Draw(image), box, width * 0.04, colour)
