@@ -25,7 +25,11 @@ FLAGS = flags.FLAGS
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What one data set's recipe has of its own; a subclass says how a run is trained and what is told of it.
+    """What one data set's recipe has of its own.
+
+    A subclass has `train(run, data, epochs_after)`, which trains one network and leaves everything in the folder of the
+    `Run`, `data` being what `load` gave and `epochs_after` the epochs of the runs that follow; `print_table(runs)`, of
+    `{method: runs}`; and `draw_figures(folder)`, of all the finished runs in it.
 
     Attributes:
         name: String, as `protocols.settings_of` knows it.
@@ -53,24 +57,6 @@ class Recipe:
             OSError: if they cannot be read.
         """
         return {}
-
-    def train(self, run, data, epochs_after):
-        """Trains one network and leaves everything in the run's folder.
-
-        Args:
-            run: `Run`.
-            data: What `load` gave.
-            epochs_after: Integer. Epochs of the runs that follow.
-        """
-        raise NotImplementedError
-
-    def print_table(self, runs):
-        """Prints the results of `{method: runs}`."""
-        raise NotImplementedError
-
-    def draw_figures(self, folder):
-        """Draws what there is to see of all the finished runs in a folder."""
-        raise NotImplementedError
 
 
 def define_flags(recipe, default_arch, most_examples=None, checkpoint_every=None):
@@ -145,7 +131,7 @@ def main(recipe, arguments):
                 recipe.draw_figures(folder)
     except KeyboardInterrupt:
         raise SystemExit(f"\n{recipe.name}.py: stopped. The same command goes on from there.") from None
-    except (ValueError, OSError, FloatingPointError) as error:  # of a run's folder, its data, or its loss
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:  # of a run's folder, its data, or its loss
         raise SystemExit(f"{recipe.name}.py: {error}") from None
 
 
