@@ -16,6 +16,7 @@ from dhm_keras import (
     reid,
     sampling,
     schedules,
+    search,
 )
 from dhm_keras.forking import Branch, fork
 from dhm_keras.trainer import DHM
@@ -40,4 +41,5 @@ __all__ = [
     "reid",
     "sampling",
     "schedules",
+    "search",
 ]

@@ -37,6 +37,10 @@ MAY_IMPORT = {
     "run": {"distribute", "files", "resume"},
     "sampling": set(),
     "schedules": set(),
+    "search": {
+        *("analysis", "checkpoint", "data", "distribute", "files", "models", "necks", "network", "objective"),
+        *("optimizers", "reid"),
+    },
     "trainer": {"distribute", "logs", "network", "objective", "resume", "routing"},
 }
 

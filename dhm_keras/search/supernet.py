@@ -1,11 +1,12 @@
 """The network of a search: all operators of every layer, of which a step computes few."""
 
 import functools
+import math
 
 import keras
 from keras import layers, ops
 
-from dhm_keras.models.builder import validate
+from dhm_keras.models.builder import _validate
 from dhm_keras.models.cdnet import CDNet
 from dhm_keras.models.genotypes import SPACES
 from dhm_keras.models.omniscale import check_choice, scaled
@@ -56,9 +57,7 @@ class Supernet:
 
     def count_params(self):
         """Number of parameters that are trained: of all operators, without the alphas."""
-        return sum(model.count_params() for model in self.models) - sum(
-            int(ops.size(variable)) for model in self.models for variable in model.non_trainable_variables
-        )
+        return sum(math.prod(variable.shape) for variable in self.trainable_variables)
 
     def chosen_models(self, chosen):
         """What a step computes: for each part a list of models.
@@ -117,7 +116,7 @@ class Supernet:
 
         def compiled(model):
             signature = [tf.TensorSpec(model.input.shape, "float32")]
-            return tf.function(functools.partial(model, training=True), signature, jit_compile=False)
+            return tf.function(functools.partial(model, training=True), signature, jit_compile=False, autograph=False)
 
         return {model: compiled(model) for model in self.models}
 
@@ -157,7 +156,7 @@ def supernet(
     check_choice(space=(space, tuple(SPACES)), stem=(stem, (7, 3)))
     stem_width, *widths = scaled(width)
     build = CDNet(None, "blneck", "reid", dropout, stem_width, stem, False)
-    validate(num_classes, input_shape, normalization, build.divisor)
+    _validate(num_classes, input_shape, normalization, build.divisor)
     parts, shape = [], tuple(input_shape)
     for functions in _functions(build, widths, SPACES[space], num_classes, normalization):
         models = tuple(_model(name, shape, function) for name, function in functions.items())
