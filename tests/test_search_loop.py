@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import math
+import types
 
 import keras
 import numpy as np
@@ -19,9 +20,9 @@ tensorflow = pytest.mark.tensorflow
 numbers = lambda variables: [keras.ops.convert_to_numpy(variable.value) for variable in variables]
 
 
-def search(epochs=4, k=2, seed=0, batches=(1, 2), **kwargs):
+def search(epochs=4, k=2, seed=0, batches=(1, 2), supernet=None, **kwargs):
     keras.utils.set_random_seed(3)
-    return dhm.search.TopKSearch(toy(), *map(Batches, batches), k=k, epochs=epochs, seed=seed, **kwargs)
+    return dhm.search.TopKSearch(supernet or toy(), *map(Batches, batches), k=k, epochs=epochs, seed=seed, **kwargs)
 
 
 class KilledBatches(Batches):
@@ -113,13 +114,12 @@ def test_a_step_of_the_alphas_leaves_the_weights_alone():
     learner, (images, labels) = Learner(supernet, 2, seed=0), Batches(1)[0]
     learner.begin(0, 10)
     before = numbers(supernet.trainable_variables)
-    alphas, chosen = numbers([learner.alphas])[0], learner.chosen()
+    alphas = numbers([learner.alphas])[0]
     learner.learn_alphas(images, labels)
     assert all((a == b).all() for a, b in zip(before, numbers(supernet.trainable_variables)))
     moved = numbers([learner.alphas])[0] - alphas
-    np.testing.assert_allclose(np.abs(moved), 3e-4, rtol=0.05)  # Adam's first step, of all operators
-    others = [set(range(3)) - set(row) for row in chosen]
-    assert moved.shape == (6, 3) and all(len(row) == 1 for row in others)
+    assert np.abs(moved).max() == pytest.approx(3e-4, rel=1e-3)  # Adam's first step
+    assert (np.abs(moved) > 1e-4).all()  # also of the operators that were not computed
 
 
 # The loop and its folder
@@ -156,12 +156,14 @@ def test_a_killed_search_goes_on_to_the_same_bits(tmp_path):
 
 @tensorflow
 def test_a_folder_belongs_to_one_search(tmp_path):
-    search(epochs=1).run(tmp_path)
-    for other in ({"k": 1}, {"epochs": 2}, {"seed": 5}, {"batches": (1, 3)}, {"notes": {"space": "cnet"}}):
-        with pytest.raises(ValueError, match=f"holds a search with other settings .*{'|'.join(other)}"):
-            search(**{"epochs": 1, **other}).run(tmp_path)
+    supernet = toy()
+    files.write_json(tmp_path / "config.json", search(supernet=supernet).settings)
+    others = {"k": 1, "epochs": 2, "seed": 5, "batches": (1, 3), "notes": {"space": "cnet"}}
+    for (name, value), told in zip(others.items(), ("k", "epochs", "seed", "alpha_batches", "space"), strict=True):
+        with pytest.raises(ValueError, match=rf"holds a search with other settings \({told}: "):
+            search(**{name: value}, supernet=supernet).run(tmp_path)
     with contextlib.closing(files.lock(tmp_path)), pytest.raises(OSError, match="in use by another"):
-        search(epochs=1).run(tmp_path)
+        search(supernet=supernet).run(tmp_path)
 
 
 @tensorflow
@@ -196,7 +198,7 @@ def test_jax_is_refused():
 @pytest.mark.parametrize(("name", "value"), [("k", 0), ("k", 4), ("epochs", 0), ("seed", -1)])
 def test_numbers_of_a_search(name, value):
     with pytest.raises(ValueError, match=f"Invalid value for argument `{name}`"):
-        search(**{name: value})
+        search(**{name: value}, supernet=types.SimpleNamespace(operators=OPERATORS))
 
 
 # The picture

@@ -69,6 +69,11 @@ class TopKSearch:
                 f"anew. Set KERAS_BACKEND=tensorflow. Received: {keras.backend.backend()}."
             )
         check_integers(k=(k, 1), epochs=(epochs, 1), seed=(seed, 0))
+        if k > len(supernet.operators):
+            raise ValueError(
+                f"Invalid value for argument `k`. Expected at most {len(supernet.operators)}, the number of operators. "
+                f"Received: {k}."
+            )
         self.supernet, self.k, self.epochs, self.seed, self.test = supernet, k, epochs, seed, test
         self.weight_batches, self.alpha_batches = weight_batches, alpha_batches
         self.notes = dict(notes or {})
@@ -201,13 +206,15 @@ class TopKSearch:
         return genotype
 
     def _tell(self, row):
-        loss, accuracy = (
-            f"{row[f'weights_{name}']:{form}} (alphas' split {row[f'alphas_{name}']:{form}})"
-            for name, form in (("loss", ".3f"), ("accuracy", ".1%"))
-        )
-        tested = f", test mAP {row['test_map']:.1%}" if row.get("test_map") is not None else ""
+        loss, loss_of_alphas = row["weights_loss"], row["alphas_loss"]
+        right, right_of_alphas = 100 * row["weights_accuracy"], 100 * row["alphas_accuracy"]
         best = " ".join(map(name_of, self.learner.best()))
-        print(f"epoch {row['epoch']} of {self.epochs}: loss {loss}, accuracy {accuracy}{tested}; best {best}", flush=True)
+        tested = f", test mAP {100 * row['test_map']:.1f} %" if row.get("test_map") is not None else ""
+        print(
+            f"epoch {row['epoch']} of {self.epochs}: loss {loss:.3f}, of the alphas' split {loss_of_alphas:.3f}; "
+            f"accuracy {right:.1f} %, {right_of_alphas:.1f} %{tested}; best {best}",
+            flush=True,
+        )
 
     def _not_finite(self, split, loss, epoch, step):
         return (
