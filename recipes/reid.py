@@ -171,10 +171,9 @@ def images_of(people):
 
 def train_batches(config, people, seed):
     """The training batches: shuffled images, or several of each of some persons."""
-    names = ("erasing", "label_smoothing", "crop", "patch")
-    common = {name: config[name] for name in names if name in config}
-    common["crop"] = {"pad": "pad"}.get(config.get("crop"), True)
-    common |= {"image_size": size_of(config), "seed": seed, "on_corrupt": FLAGS.on_corrupt}
+    common = {name: config[name] for name in ("erasing", "label_smoothing", "patch") if name in config}
+    common |= {"crop": "pad" if config.get("crop") == "pad" else True, "image_size": size_of(config)}
+    common |= {"seed": seed, "on_corrupt": FLAGS.on_corrupt}
     if of_each := config.get("images_of_each"):
         return reid.IdentityBatches(people.train, config["batch_size"] // of_each, of_each, **common)
     return reid.PersonTrainBatches(people.train, config["batch_size"], **common)
