@@ -151,7 +151,7 @@ def test_a_split_follows_from_the_seed():
 
 
 def test_persons_of_one_image_cannot_be_split():
-    with pytest.raises(ValueError, match="persons with two images or more, to be split. Received: 3 images"):
+    with pytest.raises(ValueError, match=r"persons with two images or more, to be split\. Received: 3 images"):
         split(persons(1, 1, 1))
 
 
@@ -170,7 +170,7 @@ def test_parameters_of_cdnets_supernet():
 @pytest.mark.tensorflow
 def test_a_step_computes_the_sum_of_the_chosen_operators():
     supernet = toy()
-    chosen, images = np.array([[0, 2], [1, 2], [0, 1], [0, 2], [0, 1], [1, 2]]), np.zeros((2, 8, 8, 3)) + [1, 2, 3]
+    chosen, images = np.array([[0, 2], [1, 2], [0, 1], [0, 2], [0, 1], [1, 2]]), np.full((2, 8, 8, 3), [1.0, 2, 3])
     x = images.astype("float32")
     for part, models in zip(supernet.parts, supernet.chosen_models(chosen), strict=True):
         outputs = [model(x, training=True) for model in models]
@@ -189,5 +189,5 @@ def test_parts_of_a_supernet(parts):
 
 
 def test_a_space_has_a_name():
-    with pytest.raises(ValueError, match="argument `space`. Expected one of \\('cnet', 'cdnet'\\)"):
+    with pytest.raises(ValueError, match=r"argument `space`. Expected one of \('cnet', 'cdnet'\)"):
         dhm.search.supernet("osnet")

@@ -112,16 +112,19 @@ class Learner:
         """Dict from the models to compiled functions that take a step by gradients."""
         import tensorflow as tf
 
-        def compiled(model, optimizer):
-            return tf.function(lambda gradients: optimizer.apply(gradients, model.trainable_variables), jit_compile=False, autograph=False)
-
-        return {model: compiled(model, optimizer) for model, optimizer in self.of_weights.items()}
+        # Partials, not closures of one function: TensorFlow would warn that it is traced again and again.
+        steps = {model: functools.partial(_step, model, optimizer) for model, optimizer in self.of_weights.items()}
+        return {model: tf.function(step, jit_compile=False, autograph=False) for model, step in steps.items()}
 
     @functools.cached_property
     def _terms(self):
         import tensorflow as tf
 
         return tf.function(terms, reduce_retracing=True, jit_compile=False, autograph=False)
+
+
+def _step(model, optimizer, gradients):
+    optimizer.apply(gradients, model.trainable_variables)
 
 
 def terms(logits, features, labels):

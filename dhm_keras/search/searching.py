@@ -193,9 +193,9 @@ class TopKSearch:
         alphas = np.array([[row[name] for name in self._columns] for row in self.rows])
         alphas = alphas.reshape(len(self.rows), len(self.supernet.layers), len(operators))
         last = {"epoch": len(self.rows), "alphas": alphas[-1].tolist()}
-        selected = {"selected_by": "the last epoch"} | last
+        selected = {"selected_by": "last epoch"} | last
         if self._best:
-            selected = {"selected_by": "the best mAP on the test set, its query and gallery"} | self._best
+            selected = {"selected_by": "best mAP on the test set, query and gallery, in epoch"} | self._best
             del selected["genotype"]
         found_by = {"k": self.k, "seed": self.seed, "epochs": self.epochs, "operators": operators}
         write_genotype(folder / "genotype.json", genotype, **self.notes, **found_by, **selected)
