@@ -150,7 +150,7 @@ class PersonTrainBatches(EncodedTrainBatches):
         pasted, which, *draws = draws
         other = self.reader.image(int(which * len(self.source))) if pasted < self.patch else None
         if other is not None:
-            paste(pixels, jpeg.resized(other, (0, 0, *other.size), self.image_size), draws)
+            paste(pixels, jpeg.resized(other, (0, 0, *other.size), self.reader.size), draws)
 
 
 class IdentityBatches(PersonTrainBatches):
