@@ -3,7 +3,7 @@
     python recipes/search.py --data_dir Market-1501-v15.09.15                        # the paper's: CDNet's space, top 2
     python recipes/search.py --data_dir DIR --space cnet --k 1
     python recipes/search.py --data_dir DIR --overlap --select_on_test               # as in the authors' code
-    python recipes/search.py --dataset synthetic --image_size 64x32 --width 0.25 --epochs 10      # no data needed
+    python recipes/search.py --dataset synthetic --image_size 64x32 --width 0.25 --epochs 12      # no data needed
     python recipes/search.py --dataset synthetic --smoke
 
 The recipe prints what it searches with and where each number is from. It leaves `genotype.json`, `alphas.png` and

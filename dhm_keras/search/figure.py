@@ -49,8 +49,8 @@ def plot_alphas(alphas, operators, path, title=""):
         panel.set_ylabel("softmax of the alphas")
     for panel in panels[-1]:
         panel.set_xlabel("epoch")
-    lines, names = panels.flat[0].get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside lower center", ncols=min(6, len(names)), frameon=False)
+    lines = sorted(panels.flat[0].lines, key=lambda line: line.get_label())  # the blocks of a pair below one another
+    figure.legend(handles=lines, loc="outside lower center", ncols=min(6, len(lines)), frameon=False)
     figure.suptitle(title)
     with files.replacing(path) as partial:
         figure.savefig(partial, dpi=120)
