@@ -2,10 +2,10 @@
 
 from dhm_keras.attributes.batches import AttributeTrainBatches
 from dhm_keras.attributes.checkpoints import EpochCheckpoints
+from dhm_keras.attributes.folders import attribute_folder, pa100k
 from dhm_keras.attributes.images import AttributeImages, AttributeSet
 from dhm_keras.attributes.loss import WeightedAttributeLoss
 from dhm_keras.attributes.metrics import AttributeEvaluation, evaluate
-from dhm_keras.attributes.pa100k import attribute_folder, pa100k
 from dhm_keras.attributes.synthetic import synthetic_attributes
 from dhm_keras.attributes.validation import EvaluateAttributes, predict
 

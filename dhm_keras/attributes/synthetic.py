@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from dhm_keras import files
-from dhm_keras.attributes.pa100k import ANNOTATION, PLACES, SPLITS
+from dhm_keras.attributes.folders import ANNOTATION, PLACES, SPLITS
 from dhm_keras.data.jpeg import require_pillow
 from dhm_keras.reid.pedestrians import Person
 from dhm_keras.reid.scenes import FACINGS, VERSION, Camera, picture
