@@ -150,10 +150,11 @@ def load(settings):
 
 
 def draw(folder):
-    """Drawn pedestrians, drawn where they are not there yet."""
-    folder = attributes.synthetic_attributes(
-        folder or "runs/attributes/synthetic-people", train=3000, val=500, test=500
-    )
+    """Drawn pedestrians, drawn where they are not there yet; with --smoke a few, in a folder of their own."""
+    folder = folder or f"runs/{'smoke' if FLAGS.smoke else 'attributes'}/drawn-pedestrians"
+    few = SMOKE["examples"]
+    train, held_out = (few, few) if FLAGS.smoke else (3000, 500)
+    folder = attributes.synthetic_attributes(folder, train=train, val=held_out, test=held_out)
     return attributes.attribute_folder(folder, title="Drawn pedestrians")
 
 

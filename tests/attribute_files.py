@@ -13,14 +13,11 @@ def drawn(folder, **numbers):
 
 
 def network(count, size=(32, 16), width=8):
-    """Three convolutions from raw images to logits."""
+    """Four convolutions from raw images to logits."""
     x = image = keras.Input((*size, 3))
     x = keras.layers.Rescaling(1 / 64, -2)(x)
-    for number in range(3):
-        stride = 2 if number else 1
-        x = keras.layers.Conv2D(
-            width << number, 3, strides=stride, padding="same", use_bias=False, name=f"conv{number}"
-        )(x)
+    for number, widths in enumerate((1, 2, 4, 4)):
+        arguments = {"strides": 2 if number else 1, "padding": "same", "use_bias": False, "name": f"conv{number}"}
+        x = keras.layers.Conv2D(widths * width, 3, **arguments)(x)
         x = keras.layers.ReLU()(dhm.layers.BatchNormalization(name=f"bn{number}")(x))
-    x = keras.layers.GlobalMaxPooling2D()(x)
-    return keras.Model(image, keras.layers.Dense(count, name="logits")(x), name="small")
+    return keras.Model(image, keras.layers.Dense(count, name="logits")(keras.layers.Flatten()(x)), name="small")

@@ -123,11 +123,12 @@ def test_wrong_data_are_told_in_a_sentence(tmp_path, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_a_first_start_as_a_user_does_it(tmp_path, backend):
-    environment = without_tensorflow(tmp_path / "none") if backend == "jax" else {}
+@pytest.mark.tensorflow  # which it does without
+def test_a_first_start_as_a_user_does_it_without_tensorflow(tmp_path):
     command = ("recipes/attributes.py", "--dataset=synthetic", "--arch=osnet_x0_25", "--smoke")
-    done = start(*command, f"--data_dir={tmp_path}/drawn", f"--run_dir={tmp_path}/run", **environment)
+    arguments = (f"--data_dir={tmp_path}/drawn", f"--run_dir={tmp_path}/run")
+    done = start(*command, *arguments, **without_tensorflow(tmp_path / "none"))
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "The backend is jax, not TensorFlow" in done.stdout
     assert "epoch 2/2: loss" in done.stdout and "After the last epoch, %" in done.stdout
     assert len(Run.open(tmp_path / "run").history) == 2
