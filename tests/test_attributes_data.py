@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -138,6 +139,16 @@ def test_folders_that_are_none_are_told(tmp_path):
     (tmp_path / "annotation.mat").write_bytes(b"\x80\x04no MATLAB")
     with pytest.raises(ValueError, match=r"annotation\.mat is not a file of MATLAB's version 5"):
         attributes.attribute_folder(tmp_path)
+
+
+def test_scipy_is_asked_for_before_anything_is_drawn(tmp_path, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    for read in (attributes.pa100k, attributes.attribute_folder):
+        with pytest.raises(ImportError, match=r"SciPy reads and writes. Install it: pip install"):
+            read(folder)
+    with pytest.raises(ImportError, match="SciPy"):
+        attributes.synthetic_attributes(tmp_path / "people")
+    assert not list(tmp_path.iterdir())
 
 
 def test_pa100k_has_its_numbers_of_images(tmp_path, folder, monkeypatch):

@@ -91,14 +91,20 @@ def attribute_folder(folder, title="Attributes"):
     return AttributeSet(title, **splits)
 
 
-def _read(path):
-    """The arrays of `annotation.mat`, a dict."""
+def scipy_io():
+    """The module `scipy.io`; `ImportError` with a sentence where it is missing."""
     try:
-        from scipy.io import loadmat
+        import scipy.io
     except ImportError as error:
         raise ImportError(
-            f"{ANNOTATION} is a MATLAB file, which SciPy reads. Install it: pip install 'dhm_keras[demo]'"
+            f"{ANNOTATION} is a MATLAB file, which SciPy reads and writes. Install it: pip install 'dhm_keras[demo]'"
         ) from error
+    return scipy.io
+
+
+def _read(path):
+    """The arrays of `annotation.mat`, a dict."""
+    loadmat = scipy_io().loadmat
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}. Give the folder that holds {ANNOTATION} and the images.")
     try:

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from dhm_keras import files
-from dhm_keras.attributes.folders import ANNOTATION, PLACES, SPLITS
+from dhm_keras.attributes.folders import ANNOTATION, PLACES, SPLITS, scipy_io
 from dhm_keras.data.jpeg import require_pillow
 from dhm_keras.reid.pedestrians import Person
 from dhm_keras.reid.scenes import FACINGS, VERSION, Camera, picture
@@ -65,6 +65,7 @@ def synthetic_attributes(folder, train=800, val=200, test=200, size=(128, 64), d
     numbers = {"train": train, "val": val, "test": test, "seed": seed}
     _check(numbers, size, difficulty)
     require_pillow()
+    scipy_io()
     settings = {"drawn by": "dhm_keras.attributes.synthetic_attributes", "version": VERSION, **numbers}
     settings |= {"size": list(size), "difficulty": float(difficulty)}
     folder = pathlib.Path(folder).expanduser()
@@ -95,14 +96,12 @@ def _images(settings):
 
 
 def _write_annotation(path, rows, numbers):
-    from scipy.io import savemat
-
     cell = lambda strings: np.array([[string] for string in strings], dtype=object)
     content, rows = {"attributes": cell(ATTRIBUTES)}, iter(rows)
     for split in SPLITS:
         names, attributes = zip(*(next(rows) for _ in range(numbers[split])))
         content |= {f"{split}_images_name": cell(names), f"{split}_label": np.array(attributes, "uint8")}
-    savemat(path, content)
+    scipy_io().savemat(path, content)
 
 
 def _check(numbers, size, difficulty):
