@@ -130,14 +130,37 @@ def stem(network, graph=None):
     return tensors[functools.reduce(common, [id(x) for x in graph.output.values()])]
 
 
+def replay(calls, values, training=True):
+    """Computes calls of a graph as a training step does, or a prediction.
+
+    Keras hands `training` to every layer that takes it, whatever the layer was called with when the model was made.
+
+    Args:
+        calls: Sequence of `dhm_keras.forking.graph.Call`s, in order.
+        values: Dict from a symbolic tensor's id to what it stands for.
+        training: Boolean. Defaults to `True`.
+
+    Returns:
+        Such a dict, with the outputs of the calls, too.
+    """
+    values = dict(values)
+    for call in calls:
+        args, kwargs = tree.map_structure(lambda x: values.get(id(x), x), (call.args, call.kwargs))
+        if getattr(call.operation, "_call_has_training_arg", False):
+            kwargs = {**kwargs, "training": training}
+        outputs = [x for x in tree.flatten(call.operation(*args, **kwargs)) if x is not None]
+        values.update(zip(map(id, call.outputs), outputs, strict=True))
+    return values
+
+
 def _measured(network, heads, graph, at, to_stem, to_heads, images, labels):
     """The numbers, a tensor in the order of `names`; called within a `StatelessScope`."""
     images = ops.cast(images, graph.image.dtype)
     predicted = network(images, training=False)
-    before = _replay(to_stem, {id(graph.image): images})
+    before = replay(to_stem, {id(graph.image): images})
 
     def losses(h):
-        after = _replay(to_heads, {id(at): h})
+        after = replay(to_heads, {id(at): h})
         log_probs = [log_softmax(after[id(graph.output[head])]) for head in heads]
         distribution = targets(labels, log_probs[0].shape[-1], log_probs[0].dtype)
         return tuple(SCALE * ops.sum(cross_entropy(log_p, distribution)) for log_p in log_probs)
@@ -149,21 +172,6 @@ def _measured(network, heads, graph, at, to_stem, to_heads, images, labels):
     agreements = [ops.mean(ops.equal(one, other)) for one, other in itertools.combinations(first, 2)]
     divergences = [ops.mean(kl_divergence(one, other)) for one, other in itertools.permutations(log_probs, 2)]
     return ops.stack([ops.cast(number, log_probs[0].dtype) for number in (*cosines, *agreements, *divergences)])
-
-
-def _replay(calls, values):
-    """Computes calls of a graph as a training step does; `values` is a dict from a tensor's id to what it stands for.
-
-    Keras hands `training` to every layer that takes it, whatever the layer was called with when the model was made.
-    """
-    values = dict(values)
-    for call in calls:
-        args, kwargs = tree.map_structure(lambda x: values.get(id(x), x), (call.args, call.kwargs))
-        if getattr(call.operation, "_call_has_training_arg", False):
-            kwargs = {**kwargs, "training": True}
-        outputs = [x for x in tree.flatten(call.operation(*args, **kwargs)) if x is not None]
-        values.update(zip(map(id, call.outputs), outputs, strict=True))
-    return values
 
 
 def _unit(gradient):
