@@ -6,6 +6,11 @@ from keras import ops
 from dhm_keras import distribute
 
 
+def full_precision():
+    """The dtype that normalization and logits are computed in: float32, also under a mixed policy."""
+    return keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
+
+
 @keras.saving.register_keras_serializable(package="dhm_keras")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization with PyTorch's conventions, fused where TensorFlow can.

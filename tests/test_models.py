@@ -156,7 +156,10 @@ def test_a_transition_rounds_its_channels_down():
 
 def test_registry():
     assert dhm.models.names() == [
+        *("cdnet", "cdnet_top1", "cdnet_top2", "cdnet_top3", "cdnet_top4"),
+        *("cnet_top1", "cnet_top2", "cnet_top3", "cnet_top4"),
         *("densenet100", "densenet40", "densenetbc100", "mobilenet"),
+        *("osnet_x0_25", "osnet_x0_5", "osnet_x0_75", "osnet_x1_0"),
         *("resnet101", "resnet110", "resnet1202", "resnet152", "resnet18", "resnet20", "resnet32", "resnet34"),
         *("resnet50", "resnet56"),
         *("wrn16_8", "wrn28_10"),

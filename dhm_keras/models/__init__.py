@@ -3,10 +3,23 @@
 import difflib
 
 from dhm_keras.models.builder import Branch
+from dhm_keras.models.cdnet import (
+    cdnet,
+    cdnet_top1,
+    cdnet_top2,
+    cdnet_top3,
+    cdnet_top4,
+    cnet_top1,
+    cnet_top2,
+    cnet_top3,
+    cnet_top4,
+)
 from dhm_keras.models.cifar_resnet import cifar_resnet, resnet20, resnet32, resnet56, resnet110, resnet1202
 from dhm_keras.models.densenet import densenet, densenet40, densenet100, densenetbc100
+from dhm_keras.models.genotypes import GENOTYPES, SPACES, read_genotype, write_genotype
 from dhm_keras.models.imagenet_resnet import imagenet_resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from dhm_keras.models.mobilenet import mobilenet
+from dhm_keras.models.osnet import osnet, osnet_x0_5, osnet_x0_25, osnet_x0_75, osnet_x1_0
 from dhm_keras.models.wide_resnet import wide_resnet, wrn16_8, wrn28_10
 from dhm_keras.network import Network
 
@@ -29,6 +42,19 @@ REGISTRY = {
         resnet101,
         resnet152,
         mobilenet,
+        osnet_x1_0,
+        osnet_x0_75,
+        osnet_x0_5,
+        osnet_x0_25,
+        cdnet,
+        cdnet_top1,
+        cdnet_top2,
+        cdnet_top3,
+        cdnet_top4,
+        cnet_top1,
+        cnet_top2,
+        cnet_top3,
+        cnet_top4,
     )
 }
 
@@ -107,6 +133,8 @@ def names():
 
 
 __all__ = [
+    "GENOTYPES",
+    "SPACES",
     "Branch",
     "alone",
     "branches",
@@ -115,6 +143,9 @@ __all__ = [
     "get",
     "imagenet_resnet",
     "names",
+    "osnet",
+    "read_genotype",
     "wide_resnet",
+    "write_genotype",
     *REGISTRY,
 ]

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from dhm_keras.initializers import RandomUniform, VarianceScaling
-from dhm_keras.layers import BatchNormalization
+from dhm_keras.layers import BatchNormalization, full_precision
 from dhm_keras.network import Network
 
 
@@ -49,6 +49,7 @@ class Builder:
     """
 
     divisor = 4  # of height and width: what the stages' halving needs
+    fan = "fan_out"  # what the variance of a convolution's first weights is divided by, as PyTorch counts it
 
     def __init__(self, synchronized):
         self.synchronized = synchronized
@@ -78,20 +79,30 @@ class Builder:
         for number, (blocks, width) in enumerate(stages, start=1):  # of CIFAR 32x32, 16x16, 8x8
             x = taps[number] = self.stage(x, number, blocks, width, prefix="")
 
-        logits = {"main": self.head(x, num_classes, "main")}
+        outputs = self.outputs(taps, num_classes, "main")
         for head, branch in branches.items():
-            x = taps[branch.tap]
+            maps = {number: tap for number, tap in taps.items() if number <= branch.tap}
             for number, (blocks, width) in enumerate(zip(branch.blocks, branch.widths), start=branch.tap + 1):
-                x = self.stage(x, number, blocks, width, prefix=f"{head}_")
-            logits[head] = self.head(x, num_classes, head)
-        return Network(image, logits, name=name)
+                maps[number] = self.stage(maps[number - 1], number, blocks, width, prefix=f"{head}_")
+            outputs |= self.outputs(maps, num_classes, head)
+        return Network(image, outputs, name=name)
+
+    def outputs(self, maps, num_classes, name):
+        """What a branch gives: a dict with its logits under its name, of some families more.
+
+        Args:
+            maps: Dict from the number of a stage to what it gives, on the way to this branch's end.
+            num_classes: Integer.
+            name: String, the head's.
+        """
+        return {name: self.head(maps[max(maps)], num_classes, name)}
 
     def normalize(self, x, normalization):
         if normalization is None:
             return x
         mean, std = ([float(value) * 255 for value in values] for values in normalization)
         variance = [value**2 for value in std]
-        return layers.Normalization(mean=mean, variance=variance, dtype=_full_precision(), name="normalization")(x)
+        return layers.Normalization(mean=mean, variance=variance, dtype=full_precision(), name="normalization")(x)
 
     def conv(self, x, width, name, size=3, stride=1):
         """Convolution without bias, initialised as in the release; padded equally on every side."""
@@ -103,9 +114,31 @@ class Builder:
             strides=stride,
             padding="valid" if stride > 1 else "same",
             use_bias=False,
-            kernel_initializer=VarianceScaling(2.0, "fan_out"),  # He's
+            kernel_initializer=VarianceScaling(2.0, self.fan),  # He's
             name=name,
         )(x)
+
+    def depthwise(self, x, name, stride=1):
+        """A 3x3 convolution of each channel by itself, padded and initialised as `conv`."""
+        if stride > 1:
+            x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+        # PyTorch has kernels (channels, 1, 3, 3) and Keras (3, 3, channels, 1): fan-in and fan-out change places.
+        fan = {"fan_out": "fan_in", "fan_in": "fan_out"}[self.fan]
+        return layers.DepthwiseConv2D(
+            3,
+            strides=stride,
+            padding="valid" if stride > 1 else "same",
+            use_bias=False,
+            depthwise_initializer=VarianceScaling(2.0, fan),
+            name=name,
+        )(x)
+
+    def stem_of_224(self, x, width):
+        """A 7x7 convolution of stride 2, bn, ReLU, and a 3x3 max pool of stride 2."""
+        x = self.bn_relu(self.conv(x, width, "conv", size=7, stride=2), "bn")
+        # Behind a ReLU zeros do what -inf would: they never exceed a pixel.
+        x = layers.ZeroPadding2D(1, name="pool_pad")(x)
+        return layers.MaxPooling2D(3, strides=2, name="pool")(x)
 
     def bn(self, x, name):
         return BatchNormalization(synchronized=self.synchronized, name=name)(x)
@@ -121,17 +154,12 @@ class Builder:
             num_classes,
             kernel_initializer=VarianceScaling(1 / 3, "fan_in", "uniform"),
             bias_initializer=RandomUniform(-bound, bound),
-            dtype=_full_precision(),
+            dtype=full_precision(),
             name=name,
         )(features)
 
 
-def _full_precision():
-    """The dtype that normalization and logits are computed in: float32, also under a mixed policy."""
-    return keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
-
-
-def named(name, title, family, table, unit="blocks of {} channels", more="", num_classes=100, image=32):
+def named(name, title, family, table, unit="blocks of {} channels", more="", num_classes=100, image=(32, 32)):
     """The builder of one network by its name.
 
     Args:
@@ -142,7 +170,7 @@ def named(name, title, family, table, unit="blocks of {} channels", more="", num
         unit: String. What a branch's stage consists of, for the docstring.
         more: String. Arguments of the family besides the common ones, for the docstring.
         num_classes: Integer. The builder's default.
-        image: Integer. The default height and width, for the docstring.
+        image: The default (height, width), for the docstring.
 
     Returns:
         Function of `num_classes`, `branches` and the family's keyword arguments.
@@ -175,7 +203,7 @@ def named(name, title, family, table, unit="blocks of {} channels", more="", num
         **kwargs: {more}`input_shape`, `normalization`, `synchronized`, `name`, as in `{of_family}`.
 
     Returns:
-        Functional model from images `(batch, {image}, {image}, 3)` to a dict of
+        Functional model from images `(batch, {image[0]}, {image[1]}, 3)` to a dict of
         logits, one `(batch, num_classes)` a head.
     """
     return builder

@@ -24,10 +24,7 @@ class ResNet(Builder):
         self.bottleneck = bottleneck
 
     def stem(self, x):
-        x = self.bn_relu(self.conv(x, 64, "conv", size=7, stride=2), "bn")
-        # Behind a ReLU zeros do what -inf would: they never exceed a pixel.
-        x = layers.ZeroPadding2D(1, name="pool_pad")(x)
-        return layers.MaxPooling2D(3, strides=2, name="pool")(x)
+        return self.stem_of_224(x, WIDTHS[0])
 
     def block(self, x, width, stride, name):
         """Basic block or bottleneck, the stride on a 3x3; where the shape changes, the shortcut is a 1x1 and bn."""
@@ -123,7 +120,7 @@ resnet18, resnet34, resnet50, resnet101, resnet152 = (
         table,
         unit="bottlenecks of {} channels" if bottleneck else "blocks of {} channels",
         num_classes=1000,
-        image=224,
+        image=(224, 224),
     )
     for name, (blocks, bottleneck, table) in RESNETS.items()
 )

@@ -1,8 +1,5 @@
 """MobileNet (Howard et al., 2017) with the branches of Table 10, for person re-identification."""
 
-from keras import layers
-
-from dhm_keras.initializers import VarianceScaling
 from dhm_keras.models.builder import Branch, Builder, by_name
 
 STAGES = ((1, 64), (2, 128), (2, 256), (6, 512), (2, 1024))  # blocks, channels
@@ -36,21 +33,8 @@ class MobileNet(Builder):
 
     def block(self, x, width, stride, name):
         """A 3x3 convolution of each channel by itself, which has the stride, and a 1x1; bn and ReLU behind both."""
-        x = self.bn_relu(self.depthwise(x, stride, f"{name}_conv1"), f"{name}_bn1")
+        x = self.bn_relu(self.depthwise(x, f"{name}_conv1", stride), f"{name}_bn1")
         return self.bn_relu(self.conv(x, width, f"{name}_conv2", size=1), f"{name}_bn2")
-
-    def depthwise(self, x, stride, name):
-        if stride > 1:  # as in `conv`
-            x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
-        return layers.DepthwiseConv2D(
-            3,
-            strides=stride,
-            padding="valid" if stride > 1 else "same",
-            use_bias=False,
-            # PyTorch's fan-out, 9 for each channel: its kernels are (channels, 1, 3, 3), Keras's (3, 3, channels, 1).
-            depthwise_initializer=VarianceScaling(2.0, "fan_in"),
-            name=name,
-        )(x)
 
 
 def mobilenet(

@@ -1,5 +1,6 @@
 """Person re-identification: data, training batches, losses, necks, evaluation, search."""
 
+from dhm_keras.necks import bl_neck, bn_neck, fbl_neck
 from dhm_keras.reid.batches import IdentityBatches, PersonTestBatches, PersonTrainBatches
 from dhm_keras.reid.calibration import Calibration, calibrate
 from dhm_keras.reid.distances import distances
@@ -9,7 +10,6 @@ from dhm_keras.reid.folders import MARKET_PATTERN, person_folder, person_table
 from dhm_keras.reid.freezing import new_layers_only
 from dhm_keras.reid.losses import BatchHardTriplet, SmoothedCrossEntropy, batch_hard_triplet
 from dhm_keras.reid.market import dukemtmc, market1501
-from dhm_keras.reid.necks import bn_neck
 from dhm_keras.reid.people import PersonImages, PersonSet
 from dhm_keras.reid.ranking import Evaluation, evaluate, evaluate_distances, mean_features
 from dhm_keras.reid.reranking import rerank
@@ -31,6 +31,7 @@ __all__ = [
     "PersonTrainBatches",
     "SmoothedCrossEntropy",
     "batch_hard_triplet",
+    "bl_neck",
     "bn_neck",
     "calibrate",
     "distances",
@@ -38,6 +39,7 @@ __all__ = [
     "embedding",
     "evaluate",
     "evaluate_distances",
+    "fbl_neck",
     "market1501",
     "mean_features",
     "new_layers_only",
