@@ -1,15 +1,16 @@
 """Where a network looks: activation maps of its last convolutions."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
 from keras import ops
 
-from dhm_keras.analysis.agreement import replay
+from dhm_keras.analysis.agreement import compiled, replay
 from dhm_keras.forking.graph import is_functional, trace
 
-BATCH = 32  # images at a time: every tensor on the way to the map is in memory
+BATCH = 32  # images at a time
 
 
 def activation_maps(model, images, layer=None):
@@ -42,17 +43,20 @@ def activation_maps(model, images, layer=None):
         ValueError: if the model is none of these or has no map, if the images do not fit it, or the layer is not
             there or gives no map `(batch, height, width, channels)`.
     """
-    graph = _graph(getattr(model, "network", model))
-    images = np.asarray(images)
-    expected = tuple(getattr(model, "network", model).inputs[0].shape[1:])
+    network = getattr(model, "network", model)  # of a `DHM`
+    graph, images = _graph(network), np.asarray(images)
+    expected = tuple(network.inputs[0].shape[1:])
     if images.ndim != 4 or not len(images) or any(n not in (None, m) for n, m in zip(expected, images.shape[1:])):
         raise ValueError(
             f"Invalid value for argument `images`. Expected the shape (n, {', '.join(map(str, expected))}), n > 0. "
             f"Received: {images.shape}."
         )
     at = _last_map(graph) if layer is None else _map_of(graph, layer)
-    calls = graph.leading_to([at])
-    return np.concatenate([_of_batch(graph, calls, at, images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
+    compute = compiled(network, functools.partial(_sums, graph, graph.leading_to([at]), at))
+    batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
+    sums = np.concatenate([ops.convert_to_numpy(compute(batch)) for batch in batches])
+    lowest, highest = (bound(sums, axis=(1, 2), keepdims=True) for bound in (np.min, np.max))
+    return np.where(highest > lowest, (sums - lowest) / np.where(highest > lowest, highest - lowest, 1), 0)
 
 
 def _graph(network):
@@ -113,12 +117,10 @@ def _map_of(graph, layer):
     return calls[-1].output
 
 
-def _of_batch(graph, calls, at, images):
-    """The maps of a few images."""
-    given = ops.cast(ops.convert_to_tensor(images), graph.image.dtype)
-    features = replay(calls, {id(graph.image): given}, training=False)[id(at)]
-    sums = ops.sum(ops.square(ops.cast(features, "float32")), axis=-1, keepdims=True)
-    sums = ops.image.resize(sums, images.shape[1:3], interpolation="bilinear", data_format="channels_last")
-    sums = ops.convert_to_numpy(sums)[..., 0]
-    lowest, highest = (bound(sums, axis=(1, 2), keepdims=True) for bound in (np.min, np.max))
-    return np.where(highest > lowest, (sums - lowest) / np.where(highest > lowest, highest - lowest, 1), 0)
+def _sums(graph, calls, at, images):
+    """The sums of the squares of the channels at the images' size, `(n, height, width)`."""
+    given = {id(graph.image): ops.cast(images, graph.image.dtype)}
+    features = ops.cast(replay(calls, given, training=False)[id(at)], "float32")
+    sums = ops.sum(ops.square(features), axis=-1, keepdims=True)
+    size = tuple(images.shape[1:3])
+    return ops.image.resize(sums, size, interpolation="bilinear", data_format="channels_last")[..., 0]

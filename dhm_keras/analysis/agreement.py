@@ -78,11 +78,11 @@ def measuring(model):
     at = stem(network, graph)
     to_stem = graph.leading_to([at])
     to_heads = graph.leading_to(graph.output.values(), given=[at])
-    compiled = _compiled(network, functools.partial(_measured, network, model.heads, graph, at, to_stem, to_heads))
+    compute = compiled(network, functools.partial(_measured, network, model.heads, graph, at, to_stem, to_heads))
 
     def measure(images, labels):
         check_labels(labels, model.num_classes)
-        numbers = ops.convert_to_numpy(compiled(ops.convert_to_tensor(images), labels))
+        numbers = ops.convert_to_numpy(compute(ops.convert_to_tensor(images), labels))
         return dict(zip(names(model.heads), numbers.tolist(), strict=True))
 
     return measure
@@ -192,20 +192,28 @@ def _gradients(function, at):
     return [pull_back(tuple(one if i == j else zero for j in range(len(values))))[0] for i in range(len(values))]
 
 
-def _compiled(network, function):
-    """A compiled function of a batch that reads the network's variables as they are and changes none of them."""
+def compiled(network, function):
+    """Compiles a function that reads a network's variables, each time as they are, and changes none of them.
+
+    Args:
+        network: Model whose variables the function reads.
+        function: Function of tensors. It is traced anew for other shapes alone.
+
+    Returns:
+        Function of tensors or arrays.
+    """
     if keras.backend.backend() == "tensorflow":
 
         @tf.function
-        def on_tensorflow(images, labels):
+        def on_tensorflow(*given):
             with keras.StatelessScope():
-                return function(images, labels)
+                return function(*given)
 
-        return lambda images, labels: on_tensorflow(images, tf.convert_to_tensor(labels))
+        return lambda *given: on_tensorflow(*map(tf.convert_to_tensor, given))
 
     @jax.jit
-    def on_jax(state, images, labels):
+    def on_jax(state, *given):
         with keras.StatelessScope(zip(network.variables, state)):
-            return function(images, labels)
+            return function(*given)
 
-    return lambda images, labels: on_jax([variable.value for variable in network.variables], images, labels)
+    return lambda *given: on_jax([variable.value for variable in network.variables], *given)
