@@ -20,29 +20,32 @@ class HeadLogs:
         heads: Names of the heads.
         pairs: (teacher, student) pairs.
         num_classes: Integer.
+        of_necks: Names of the terms that `Objective.of_necks` gives. Defaults to `()`.
     """
 
-    def __init__(self, heads, pairs, num_classes):
+    def __init__(self, heads, pairs, num_classes, of_necks=()):
         self.loss = keras.metrics.Mean(name="loss")
         self._ce = {head: HeadMean(name=f"{head}_ce") for head in heads}
         self._accuracy = {head: HeadMean(name=f"{head}_accuracy") for head in heads}
         self._top5 = {head: HeadMean(name=f"{head}_top5") for head in heads if num_classes > 5}
         self._mimic = {pair: HeadMean(name=f"mimic_{pair[0]}_to_{pair[1]}") for pair in pairs}
+        self._of_necks = {name: HeadMean(name=name) for name in of_necks}
 
     @property
     def metrics(self):
-        return [m for group in (self._ce, self._mimic, self._accuracy, self._top5) for m in group.values()]
+        groups = self._ce, self._mimic, self._accuracy, self._top5, self._of_necks
+        return [metric for group in groups for metric in group.values()]
 
-    def update_terms(self, ce, mimic, weights):
+    def update_terms(self, ce, mimic, of_necks, weights):
         """Takes one batch of terms of the objective: dicts of `(batch,)` tensors, times `weights`."""
-        for head, term in ce.items():
-            self._ce[head].update_state(term * weights)
-        for pair, term in mimic.items():
-            self._mimic[pair].update_state(term * weights)
+        for metrics, terms in ((self._ce, ce), (self._mimic, mimic), (self._of_necks, of_necks)):
+            for key, term in terms.items():
+                metrics[key].update_state(term * weights)
 
-    def update_hits(self, logits, true_class):
-        """Takes one batch of logits, `{head: (batch, classes)}`, and the true classes, `(batch,)` integers."""
-        for head, z in logits.items():
+    def update_hits(self, outputs, true_class):
+        """Takes one batch of outputs, by name, the heads' `(batch, classes)`, and the true classes, `(batch,)`."""
+        for head in (head for head in self._accuracy if head in outputs):
+            z = outputs[head]
             hits = ops.equal(ops.argmax(z, axis=-1), true_class)
             self._accuracy[head].update_state(ops.cast(hits, "float32"))
             if self._top5:

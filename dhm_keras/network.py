@@ -25,6 +25,110 @@ class Network(keras.Model):
             super().__init__(*args, **kwargs)
 
 
+def head_of(name, names):
+    """The head that an output of a network belongs to.
+
+    A head has logits under its own name. `NAME_local` are the logits of a second classifier of the same branch,
+    `NAME_features` and `NAME_local_features` what a triplet loss acts on. `embedding` is of no head: what is shipped.
+
+    Args:
+        name: String, as `"main_local"`.
+        names: Names of all the outputs.
+
+    Returns:
+        String, as `"main"`; `None` for the embedding.
+    """
+    if name == "embedding":
+        return None
+    head = name.removesuffix("_features").removesuffix("_local")
+    return head if head in names else name
+
+
+def heads_of(names):
+    """Those of a network's outputs that are heads, a list.
+
+    Args:
+        names: Names of all the outputs.
+    """
+    return [name for name in names if head_of(name, names) == name]
+
+
+def classifier_input(logits):
+    """What the dense layer behind some logits takes, a symbolic tensor `(batch, features)`.
+
+    The edges of a functional graph have no public names in Keras: `_keras_history` and `_inbound_nodes` are its own.
+
+    Args:
+        logits: Symbolic tensor.
+
+    Raises:
+        ValueError: if they are not of a dense layer.
+    """
+    layer, node, _ = logits._keras_history
+    while isinstance(layer, (keras.layers.Activation, keras.layers.Dropout, keras.layers.Identity)):
+        layer, node, _ = layer._inbound_nodes[node].input_tensors[0]._keras_history
+    if not isinstance(layer, keras.layers.Dense):
+        raise ValueError(
+            "There is no embedding. Expected a head that ends in a Dense layer. Received: one that ends in "
+            f"{layer.name!r}, a {type(layer).__name__}."
+        )
+    return layer._inbound_nodes[node].input_tensors[0]
+
+
+def checked_heads(network):
+    """The names of the heads of a network as `DHM` needs it, a list.
+
+    Args:
+        network: What should be one.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    outputs = getattr(network, "output", None)
+    if not isinstance(network, keras.Model) or not isinstance(outputs, dict) or "main" not in outputs:
+        raise ValueError(
+            "Invalid value for argument `network`. Expected a functional Keras model whose output is a dict of logits "
+            f"with the key 'main', such as dhm_keras.models.resnet32(). Received: {network!r} with the output "
+            f"{outputs!r}."
+        )
+    of_necks = ("_features", "embedding")
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in outputs.items()
+        if head_of(name, outputs) == name or not name.endswith(of_necks)
+    }
+    if any(len(shape) != 2 or shape != shapes["main"] for shape in shapes.values()):
+        raise ValueError(
+            "Invalid value for argument `network`. Expected logits of one shape (batch, classes) from every head. "
+            f"Received: {shapes}."
+        )
+    if (shapes["main"][1] or 0) < 2:
+        raise ValueError(
+            "Invalid value for argument `network`. Expected logits of at least two classes; a yes-or-no question has "
+            f"two. Received: {shapes}."
+        )
+    return heads_of(outputs)
+
+
+def with_features(network, heads):
+    """The network, which gives the features of each head, too, that a triplet loss acts on.
+
+    Args:
+        network: Functional model with a dict of outputs.
+        heads: Names of its heads.
+
+    Returns:
+        Functional model that shares the layers; the network itself, if it gives them.
+
+    Raises:
+        ValueError: if a head without features does not end in a Dense layer.
+    """
+    outputs = network.output
+    missing = [head for head in heads if f"{head}_features" not in outputs]
+    features = {f"{head}_features": classifier_input(outputs[head]) for head in missing}
+    return Network(network.input, {**outputs, **features}, name=network.name) if features else network
+
+
 def set_weights(layer, weights):
     """As `layer.set_weights`, also for `keras.layers.Normalization`, which computes with constants made of its weights.
 

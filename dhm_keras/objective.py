@@ -2,8 +2,9 @@
 
     L = sum_h lambda_h CE(z_h) + sum_{(t, s)} mu_ts T^2 D(p_t || p_s),    p_h = softmax(z_h / T)
 
-over the active heads h and the ordered pairs (teacher, student) of active heads. Every function here returns one
-value per example; the mean over the batch is taken once, by the trainer.
+over the active heads h and the ordered pairs (teacher, student) of active heads. Networks for re-identification have
+more terms, which their necks ask for. Every function here returns one value per example; the mean over the batch is
+taken once, by the trainer.
 """
 
 import dataclasses
@@ -14,6 +15,9 @@ from collections.abc import Callable, Mapping
 import keras
 import numpy as np
 from keras import ops
+
+from dhm_keras.network import head_of
+from dhm_keras.triplet import batch_hard_triplet
 
 METHODS = ("dhm", "dsl", "baseline")
 DIRECTIONS = ("both", "top_down", "bottom_up")
@@ -193,6 +197,9 @@ class Objective:
         direction: `"both"`, `"top_down"` or `"bottom_up"`. Defaults to `"both"`.
         divergence: `"kl"`, `"cross_entropy"`, or a callable from the log-probabilities of teacher and student, both
             `(batch, classes)`, to one value per example. Defaults to `"kl"`.
+        triplet_weight: Float >= 0. Weight of the batch-hard triplet loss on the features of each head. Defaults to
+            `0.0`: none.
+        triplet_margin: Float >= 0. Defaults to `0.3`.
 
     Raises:
         ValueError: on an unknown method, direction, divergence, head or pair, a weight that is negative or not finite,
@@ -206,6 +213,8 @@ class Objective:
     temperature: float = 1.0
     direction: str = "both"
     divergence: str | Callable = "kl"
+    triplet_weight: float = 0.0
+    triplet_margin: float = 0.3
 
     def __post_init__(self):
         _expect_one_of("method", self.method, METHODS)
@@ -227,6 +236,8 @@ class Objective:
                 "the head 'main' alone. Build it with branches, for instance `branches=('aux1', 'aux2')`, or use "
                 "method='baseline'."
             )
+        for name in ("triplet_weight", "triplet_margin"):
+            _check_weights(name, getattr(self, name), (), "no key")
         _check_weights("ce_weights", self.ce_weights, self.heads, "a head")
         _check_weights("mimic_weights", self.mimic_weights, self.pairs, "a (teacher, student) pair")
 
@@ -270,6 +281,45 @@ class Objective:
         total += sum(_weight(self.mimic_weights, pair) * term for pair, term in mimic.items())
         return total, ce, mimic
 
+    def names_of_necks(self, outputs):
+        """The names of the terms of `of_necks`, a list.
+
+        Args:
+            outputs: Names of a network's outputs.
+        """
+        kinds = {"_local": "ce", **({"_features": "triplet"} if self.triplet_weight else {})}
+        named = ((name, kinds.get(name[name.rfind("_") :])) for name in outputs if head_of(name, outputs) in self.heads)
+        return [f"{name.removesuffix('_features')}_{kind}" for name, kind in named if kind and name not in self.heads]
+
+    def of_necks(self, outputs, labels):
+        """The terms of second classifiers, cross-entropy, and of features, batch-hard triplets.
+
+        What they are is told by the names of the outputs, see `network.head_of`. A second classifier weighs as its
+        head does, and takes no part in the mimicking.
+
+        Args:
+            outputs: Dict from name to tensor `(batch, n)`: what a network gives, of active heads alone or of all.
+            labels: As of `__call__`. Of soft labels, the triplets take the most probable class.
+
+        Returns:
+            `(total, terms)`: the weighted sum, `(batch,)`, or 0.0 without any; the unweighted terms by name, as
+            `main_local_ce`, `main_triplet`, dict of `(batch,)` tensors.
+        """
+        total, terms = 0.0, {}
+        for term in self.names_of_necks(outputs):
+            name, _, kind = term.rpartition("_")
+            if kind == "ce":
+                log_probs = log_softmax(outputs[name])
+                distribution = targets(labels, log_probs.shape[-1], log_probs.dtype)
+                terms[term] = cross_entropy(log_probs, distribution)
+                total += _weight(self.ce_weights, head_of(name, outputs)) * terms[term]
+            else:
+                classes = outputs[head_of(name, outputs)].shape[-1]
+                persons = ops.argmax(targets(labels, classes), axis=-1)
+                terms[term] = batch_hard_triplet(persons, outputs[f"{name}_features"], self.triplet_margin)
+                total += self.triplet_weight * terms[term]
+        return total, terms
+
     def get_config(self):
         """The settings (all fields but `heads`) as JSON-able values; `from_config` of the trainer reads them back."""
         if callable(self.divergence):
@@ -287,6 +337,8 @@ class Objective:
             "temperature": self.temperature,
             "direction": self.direction,
             "divergence": keras.saving.serialize_keras_object(self.divergence),
+            "triplet_weight": self.triplet_weight,
+            "triplet_margin": self.triplet_margin,
         }
 
 

@@ -332,6 +332,8 @@ def _settings(model, data, callbacks, of_fit):
     """What a training must have in common with the one that wrote a checkpoint: a flat dict of JSON values."""
     of_objective = {name: getattr(model, name) for name in OBJECTIVE}
     of_objective["divergence"] = getattr(model.divergence, "__name__", model.divergence)
+    if model.triplet_weight:
+        of_objective |= {"triplet_weight": model.triplet_weight, "triplet_margin": model.triplet_margin}
     readable = lambda value: value if isinstance(value, str | float | int) else repr(value)
     settings = {
         "backend": keras.backend.backend(),

@@ -6,7 +6,7 @@ import functools
 
 import keras
 
-from dhm_keras.network import Network
+from dhm_keras.network import Network, head_of
 
 
 class Routing:
@@ -15,7 +15,7 @@ class Routing:
     A plain object, so that Keras tracks neither the sub-networks, which share the network's layers, nor the functions.
 
     Args:
-        network: Functional model with a dict of heads as output.
+        network: Functional model with a dict of outputs, see `network.head_of`.
         heads: All its heads, the deepest first.
         pairs: All the objective's (teacher, student) pairs.
     """
@@ -31,7 +31,8 @@ class Routing:
     def part(self, heads):
         """The network cut down to `heads`, sharing layers and weights; made once."""
         if heads not in self._parts:
-            outputs = {head: self.network.output[head] for head in heads}
+            outputs = self.network.output
+            outputs = {name: tensor for name, tensor in outputs.items() if head_of(name, outputs) in heads}
             self._parts[heads] = self._model(self.network.input, outputs, name="_".join((self.network.name, *heads)))
         return self._parts[heads]
 
@@ -47,8 +48,11 @@ class Routing:
 
     @functools.cached_property
     def main(self):
-        """The backbone with its own classifier, from images to logits."""
-        return self._model(self.network.input, self.network.output["main"], name=f"{self.network.name}_main")
+        """The backbone with its own classifier, from images to logits; of a network with an embedding to that."""
+        outputs = self.network.output
+        return self._model(
+            self.network.input, outputs.get("embedding", outputs["main"]), name=f"{self.network.name}_main"
+        )
 
     @property
     def current(self):

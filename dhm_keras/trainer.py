@@ -10,7 +10,7 @@ from keras import ops
 
 from dhm_keras import distribute
 from dhm_keras.logs import HeadLogs, build_metrics
-from dhm_keras.network import check_class_names
+from dhm_keras.network import check_class_names, checked_heads, with_features
 from dhm_keras.objective import Objective, check_labels, read_config, sort_heads, targets
 from dhm_keras.resume import in_order, optimizer_config
 from dhm_keras.routing import Routing
@@ -41,9 +41,15 @@ class DHM(keras.Model):
     included). The terms are logged with sample weights but without the objective's weights. What took no part in a
     whole epoch logs NaN. Evaluation always covers all heads and pairs.
 
+    For re-identification, `triplet_weight` adds the batch-hard triplet loss on the features of each head: the output
+    `NAME_features` where the network has it, as with a `reid.bl_neck`, else what the head's classifier takes. Batches
+    then hold several images of each person, as those of `reid.IdentityBatches`. Logs: `main_triplet`, and of an
+    `fbl_neck` `main_local_ce` and `main_local_triplet`.
+
     Args:
         network: Functional model from images to a dict of logits `(batch, classes)` with the key `"main"`; other keys
-            are branches, sorted from the deepest fork to the shallowest (`"aux1"`, `"aux2"`, ...).
+            are branches, sorted from the deepest fork to the shallowest (`"aux1"`, `"aux2"`, ...), or what belongs to
+            a head's neck, see `reid.fbl_neck`.
         method: `"dhm"`; `"dsl"`: deep supervision, no mimicking; `"baseline"`: a network without branches. Defaults to
             `"dhm"`.
         ce_weights: Number, or dict from head to number; heads left out weigh 1. Defaults to `1.0`.
@@ -52,6 +58,8 @@ class DHM(keras.Model):
         direction: `"both"`, `"top_down"` or `"bottom_up"`. Defaults to `"both"`.
         divergence: `"kl"`, `"cross_entropy"`, or a callable on the log-probabilities of teacher and student. Defaults
             to `"kl"`.
+        triplet_weight: Float >= 0, of the triplet loss of each head. Defaults to `0.0`: none.
+        triplet_margin: Float >= 0. Defaults to `0.3`.
         class_names: Sequence of strings, the name of class 0 first. They are saved with the model and travel to the
             export. Defaults to `None`.
         name: String. Name of the model.
@@ -60,7 +68,8 @@ class DHM(keras.Model):
     Attributes:
         network: The network given.
         objective: The `Objective` with the settings above, which are read-only attributes of the model, too.
-        main: The backbone with its own classifier, a functional model from images to logits; shares the weights.
+        main: The backbone with its own classifier, a functional model from images to logits; of a network with the
+            output `embedding` to that, without a classifier. Shares the weights.
 
     Raises:
         ValueError: if the network or a setting is not as above.
@@ -75,19 +84,24 @@ class DHM(keras.Model):
         temperature=1.0,
         direction="both",
         divergence="kl",
+        triplet_weight=0.0,
+        triplet_margin=0.3,
         class_names=None,
         name=None,
         dtype=None,
     ):
-        heads = _heads(network)
+        heads = sort_heads(checked_heads(network))
         # Inputs pass as they are: raw images are normalised in float32 by the network's first layer.
         super().__init__(name=name, dtype=dtype or network.dtype_policy, autocast=False)
         self.network = network
         self.num_classes = network.output["main"].shape[-1]
         self.class_names = check_class_names(class_names, self.num_classes)
-        self.objective = Objective(heads, method, ce_weights, mimic_weights, temperature, direction, divergence)
-        self._routing = Routing(network, heads, self.objective.pairs)
-        self._logs = HeadLogs(heads, self.objective.pairs, self.num_classes)
+        of_mimicking = mimic_weights, temperature, direction, divergence
+        self.objective = Objective(heads, method, ce_weights, *of_mimicking, triplet_weight, triplet_margin)
+        trained = with_features(network, heads) if triplet_weight else network
+        self._routing = Routing(trained, heads, self.objective.pairs)
+        of_necks = self.objective.names_of_necks(list(trained.output))
+        self._logs = HeadLogs(heads, self.objective.pairs, self.num_classes, of_necks)
         self.build(network.input_shape)
 
     def build(self, input_shape=None):
@@ -99,6 +113,8 @@ class DHM(keras.Model):
     temperature = property(operator.attrgetter("objective.temperature"))
     direction = property(operator.attrgetter("objective.direction"))
     divergence = property(operator.attrgetter("objective.divergence"))
+    triplet_weight = property(operator.attrgetter("objective.triplet_weight"))
+    triplet_margin = property(operator.attrgetter("objective.triplet_margin"))
 
     @property
     def heads(self):
@@ -190,9 +206,12 @@ class DHM(keras.Model):
             )
         pairs = self._routing.pairs if self._routing.is_within_step else self.objective.pairs
         y = distribute.checked_labels(y, self.num_classes)
-        total, ce, mimic = self.objective(y_pred, y, pairs)
+        logits = {head: y_pred[head] for head in self.heads if head in y_pred}
+        total, ce, mimic = self.objective(logits, y, pairs)
+        more, of_necks = self.objective.of_necks(y_pred, y)
+        total += more
         weights = None if sample_weight is None else ops.reshape(ops.cast(sample_weight, total.dtype), (-1,))
-        self._logs.update_terms(ce, mimic, 1.0 if weights is None else weights)
+        self._logs.update_terms(ce, mimic, of_necks, 1.0 if weights is None else weights)
         values = ops.cast(total if weights is None else total * weights, keras.config.floatx())
         loss = distribute.share_of_mean(values)
         if self.losses:  # the layers' own: regularizers
@@ -307,7 +326,7 @@ class DHM(keras.Model):
             return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
-        """As `keras.Model.predict`; gives a dict from head to logits `(n, classes)`."""
+        """As `keras.Model.predict`; gives a dict from head to logits `(n, classes)`, with what else necks give."""
         _refuse_endless(x)
         with distribute.plain_errors(x):
             return super().predict(x, *args, **kwargs)
@@ -350,26 +369,3 @@ def _refuse_endless(data):
             f"Invalid data to evaluate or predict on. Expected a finite set without augmentation, such as (images, "
             f"labels). Received: the endless training batches {data!r}."
         )
-
-
-def _heads(network):
-    """The names of a network's heads, the deepest first; ValueError if it is not a network as `DHM` needs it."""
-    outputs = getattr(network, "output", None)
-    if not isinstance(network, keras.Model) or not isinstance(outputs, dict) or "main" not in outputs:
-        raise ValueError(
-            "Invalid value for argument `network`. Expected a functional Keras model whose output is a dict of logits "
-            f"with the key 'main', such as dhm_keras.models.resnet32(). Received: {network!r} with the output "
-            f"{outputs!r}."
-        )
-    shapes = {head: tuple(tensor.shape) for head, tensor in outputs.items()}
-    if any(len(shape) != 2 or shape != shapes["main"] for shape in shapes.values()):
-        raise ValueError(
-            "Invalid value for argument `network`. Expected logits of one shape (batch, classes) from every head. "
-            f"Received: {shapes}."
-        )
-    if (shapes["main"][1] or 0) < 2:
-        raise ValueError(
-            "Invalid value for argument `network`. Expected logits of at least two classes; a yes-or-no question has "
-            f"two. Received: {shapes}."
-        )
-    return sort_heads(outputs)

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "dhm_keras"
 
 # What each module may import of this package. A new module needs a line here.
 MAY_IMPORT = {
-    "analysis": {"files", "forking", "objective"},
+    "analysis": {"files", "forking", "network", "objective"},
     "callbacks": {
         *("analysis", "distribute", "export", "files", "network", "objective", "resume", "run", "sampling", "trainer"),
     },
@@ -29,14 +29,15 @@ MAY_IMPORT = {
     "models": {"files", "initializers", "layers", "necks", "network"},
     "necks": {"initializers", "layers"},
     "network": set(),
-    "objective": set(),
+    "objective": {"network", "triplet"},
     "optimizers": set(),
-    "reid": {"analysis", "data", "export", "files", "forking", "initializers", "necks", "network", "objective"},
+    "reid": {"analysis", "data", "export", "files", "forking", "necks", "network", "objective", "triplet"},
     "resume": {"checkpoint", "distribute", "files", "logs"},
     "routing": {"network"},
     "run": {"distribute", "files", "resume"},
     "sampling": set(),
     "schedules": set(),
+    "triplet": set(),
     "trainer": {"distribute", "logs", "network", "objective", "resume", "routing"},
 }
 

@@ -6,6 +6,7 @@ import math
 from dhm_keras.forking.blocks import stages_of
 from dhm_keras.forking.graph import is_functional, trace
 from dhm_keras.forking.units import has_kernel, units_of
+from dhm_keras.network import heads_of
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
 
@@ -41,7 +42,7 @@ def boxes(network):
     """
     graph = trace(network)
     rows, counted = {}, set()
-    for head in ("main", *(head for head in graph.output if head != "main")):
+    for head in ("main", *(head for head in heads_of(graph.output) if head != "main")):
         calls = graph.leading_to([graph.output[head]])
         units, behind = units_of(dataclasses.replace(graph, calls=calls, output=graph.output[head]))
         stages, rows[head] = stages_of(units), {}

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from dhm_keras.forking.graph import essence, is_functional
-from dhm_keras.network import Network, check_class_names, set_weights
+from dhm_keras.network import Network, check_class_names, classifier_input, set_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +84,13 @@ def choose(model, heads, class_names, embedding):
     names = class_names if class_names is not None else getattr(model, "class_names", None)
     outputs = {head: logits[head] for head in chosen}
     if embedding:
-        outputs["embedding"] = _features(logits[chosen[0]])
+        outputs["embedding"] = classifier_input(logits[chosen[0]])
     return network, chosen, outputs, check_class_names(names, shapes[0][1])
 
 
 def penultimate(model, head):
-    """What a head's classifier takes; the other outputs of the model can be anything.
+    """What persons are compared by: of main the output `embedding` of a network that has one, else what the head's
+    classifier takes. The other outputs of the model can be anything.
 
     Args:
         model: `DHM`, or a functional model from images to logits or to a dict of which `head` has logits.
@@ -110,7 +111,9 @@ def penultimate(model, head):
         )
     if head not in outputs:
         raise ValueError(f"Invalid value for argument `head`. Expected one of {sorted(outputs)}. Received: {head!r}.")
-    return network, _features(outputs[head])
+    if head == "main" and "embedding" in outputs:
+        return network, outputs["embedding"]
+    return network, classifier_input(outputs[head])
 
 
 def takes_raw(network):
@@ -232,19 +235,6 @@ def _check_no_softmax(head, tensor):
             f"Invalid value for argument `model`. Expected logits. Received: a head {head!r} that ends in a softmax. "
             "`dhm_keras.fork(model, branches=0)` is the same network with logits."
         )
-
-
-def _features(logits):
-    """What the dense layer behind some logits takes, a symbolic tensor."""
-    layer, node, _ = logits._keras_history
-    while isinstance(layer, (keras.layers.Activation, keras.layers.Dropout, keras.layers.Identity)):
-        layer, node, _ = layer._inbound_nodes[node].input_tensors[0]._keras_history
-    if not isinstance(layer, keras.layers.Dense):
-        raise ValueError(
-            "There is no embedding. Expected a head that ends in a Dense layer. Received: one that ends in "
-            f"{layer.name!r}, a {type(layer).__name__}."
-        )
-    return layer._inbound_nodes[node].input_tensors[0]
 
 
 def _preprocessing(model):

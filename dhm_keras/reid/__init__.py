@@ -8,7 +8,7 @@ from dhm_keras.reid.drawing import plot_cmc, plot_ranking
 from dhm_keras.reid.features import Extractor, embedding
 from dhm_keras.reid.folders import MARKET_PATTERN, person_folder, person_table
 from dhm_keras.reid.freezing import new_layers_only
-from dhm_keras.reid.losses import BatchHardTriplet, SmoothedCrossEntropy, batch_hard_triplet
+from dhm_keras.reid.losses import BatchHardTriplet, SmoothedCrossEntropy
 from dhm_keras.reid.market import dukemtmc, market1501
 from dhm_keras.reid.people import PersonImages, PersonSet
 from dhm_keras.reid.ranking import Evaluation, evaluate, evaluate_distances, mean_features
@@ -17,6 +17,7 @@ from dhm_keras.reid.search import search
 from dhm_keras.reid.spaces import loss_features
 from dhm_keras.reid.synthetic import synthetic_people
 from dhm_keras.reid.validation import EvaluateReID
+from dhm_keras.triplet import batch_hard_triplet
 
 __all__ = [
     "MARKET_PATTERN",
