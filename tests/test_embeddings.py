@@ -2,10 +2,12 @@
 
 import csv
 
+import keras
 import numpy as np
 import pytest
 from sklearn.metrics import silhouette_score
 
+import dhm_keras as dhm
 from dhm_keras.analysis import plot_embeddings, project
 from dhm_keras.analysis.embeddings import COLUMNS
 
@@ -106,3 +108,43 @@ def test_what_cannot_be_drawn(tmp_path):
         with pytest.raises(ValueError, match="Expected 2 to 20 persons, one of them several times"):
             plot({"a": features}, wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+def computed(model, images):
+    return keras.ops.convert_to_numpy(model(images.astype("float32"), training=False))
+
+
+def test_the_features_of_both_losses_behind_a_balance_neck():
+    small = {"num_classes": 3, "width": 0.25, "input_shape": (64, 32, 3)}
+    network = dhm.models.cdnet(branches=("aux1",), **small)
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 32, 3)).astype("uint8")
+    outputs = network(images.astype("float32"), training=False)
+    for head in ("main", "main_local", "aux1"):
+        parts = dhm.reid.loss_features(dhm.DHM(network), head)
+        assert list(parts) == ["triplet features", "softmax features"]
+        triplet, softmax = (computed(part, images) for part in parts.values())
+        np.testing.assert_allclose(triplet, keras.ops.convert_to_numpy(outputs[f"{head}_features"]), rtol=1e-5)
+        kernel, bias = network.get_layer(head).get_weights()
+        logits = keras.ops.convert_to_numpy(outputs[head])
+        np.testing.assert_allclose(softmax @ kernel + bias, logits, atol=1e-5)
+    with pytest.raises(ValueError, match=r"`head`. Expected one of .*Received: 'aux2'"):
+        dhm.reid.loss_features(network, "aux2")
+    with pytest.raises(ValueError, match="ends in a Dense layer"):
+        dhm.reid.loss_features(dhm.DHM(network).main)
+
+
+def test_the_features_of_both_losses_around_a_normalization():
+    image = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(image))
+    logits, _ = dhm.reid.bn_neck(pooled, 3)
+    neck = keras.Model(image, logits)
+    mean = [1.0, 2.0, 3.0, 4.0]
+    neck.get_layer("main_neck").set_weights([np.full(4, 2.0), np.array(mean), np.full(4, 1 - 1e-5)])
+    images = np.random.default_rng(0).random((3, 8, 8, 3))
+    for model in (neck, keras.Model(image, {"main": logits})):
+        before, after = (computed(part, images) for part in dhm.reid.loss_features(model).values())
+        np.testing.assert_allclose(after, 2 * (before - mean), rtol=1e-5)
+    plain = keras.Model(image, keras.layers.Dense(3)(pooled))
+    (name, part), *others = dhm.reid.loss_features(plain).items()
+    assert name == "features" and others == []
+    np.testing.assert_allclose(computed(part, images), before, rtol=1e-6)

@@ -3,7 +3,7 @@
 import keras
 
 from dhm_keras.export.heads import penultimate
-from dhm_keras.network import Network
+from dhm_keras.network import Network, classifier_input
 
 
 def loss_features(model, head="main"):
@@ -35,7 +35,7 @@ def loss_features(model, head="main"):
     outputs = getattr(network, "output", None)
     triplet = outputs.get(f"{head}_features") if isinstance(outputs, dict) else None
     if triplet is not None:
-        _, softmax = penultimate(Network(network.input, outputs[head]), "main")
+        softmax = classifier_input(outputs[head])
     else:
         layer, node, _ = softmax._keras_history  # the edges of a graph have no public names in Keras
         if isinstance(layer, keras.layers.BatchNormalization):
