@@ -30,11 +30,15 @@ def project(features, seed=0):
     """
     try:
         from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits  # scikit-learn needs it, too
     except ImportError as error:
         raise ImportError("t-SNE is scikit-learn's. Install it: pip install 'dhm_keras[demo]'") from error
     features = _check_features(features, "")
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    return TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(features).astype("float32")
+    # Threads gain little on so few examples, and waste a hundred times as long waiting where other processes compute.
+    with threadpool_limits(1, user_api="openmp"):
+        points = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(features)
+    return points.astype("float32")
 
 
 def plot_embeddings(features, pids, path, seed=0):
