@@ -77,8 +77,9 @@ def main(arguments):
     for arch, network in networks.items():
         parameters = sum(math.prod(weight.shape) for weight in network.trainable_weights)
         cost = f"{parameters / 1e6:.2f} M, {dhm.analysis.multiply_adds(network) / 1e6:,.0f} M mult-adds"
+        mean, median, speed = statistics.mean(seconds[arch]), medians[arch], OF_TEST / medians[arch]
         print(
-            f"{arch:<11}{cost:<29}{OF_TEST / medians[arch]:>10,.1f}{statistics.mean(seconds[arch]):>20,.1f}{medians[arch]:>9,.1f}"
+            f"{arch:<11}{cost:<29}{speed:>10,.1f}{mean:>20,.1f}{median:>9,.1f}"
             f"{ratio(medians, arch):>9.2f}{PUBLISHED[arch]:>8} x {ratio(PUBLISHED, arch):.2f}"
         )
 
