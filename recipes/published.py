@@ -76,6 +76,12 @@ ARCHITECTURES = {
     "resnet101": "ResNet-101",
     "resnet152": "ResNet-152",
     "mobilenet": "MobileNet",
+    "osnet_x1_0": "OSNet x1.0",
+    "osnet_x0_75": "OSNet x0.75",
+    "osnet_x0_5": "OSNet x0.5",
+    "osnet_x0_25": "OSNet x0.25",
+    "cdnet": "CDNet",
+    **{f"{kind}net_top{k}": f"{kind.upper()}Net (top {k})" for kind in ("cd", "c") for k in (1, 2, 3, 4)},
 }
 BACKBONES = {"resnet14": "ResNet-14", "convnet": "plain CNN"}  # of the digits
 METHODS = {
