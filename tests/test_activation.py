@@ -145,7 +145,7 @@ def drawn(monkeypatch, *arguments):
 def test_the_figure(tmp_path, monkeypatch):
     images, rng = images_of(2, 8, 4, 3), np.random.default_rng(1)
     maps = {name: rng.random((2, 8, 4)).astype("float32") for name in ("OSNet", "$baseline")}
-    panels = drawn(monkeypatch, images, maps, tmp_path / "a.png", ["7", "8"])
+    panels = drawn(monkeypatch, images, maps, tmp_path / "a.png", np.array([7, 8]))
     assert [title for title, *_ in panels[:5]] == ["image", "OSNet", "map", "$baseline", "map"]
     assert [text for _, text, _ in panels[::5]] == ["7", "8"]
     for line, row in enumerate((panels[:5], panels[5:])):

@@ -83,4 +83,5 @@ def _check(images, maps, titles):
         raise ValueError(
             f"Invalid value for argument `titles`. Expected {len(images)}, one for each image. Received: {len(titles)}."
         )
-    return np.broadcast_to(images, (*images.shape[:3], 3)), maps, titles or [""] * len(images)
+    titles = [""] * len(images) if titles is None else [str(title) for title in titles]
+    return np.broadcast_to(images, (*images.shape[:3], 3)), maps, titles
