@@ -42,6 +42,7 @@ import persons
 from dhm_keras import files, reid
 from dhm_keras.reid.validation import RANKS
 from own_protocols import family
+from persons import check_images, read, size_of
 from protocols import PAPER_REID, TORCHREID
 from published import TABLES
 from run_folders import card_of, find
@@ -80,7 +81,7 @@ class ReID(experiment.Recipe):
     """The recipe of person re-identification, whose results are mAP and CMC of main's features."""
 
     def identify(self, settings):
-        people = persons.read(settings["dataset"], FLAGS.smoke)
+        people = read(settings["dataset"], FLAGS.smoke)
         splits = (people.train, people.query, people.gallery)
         data = [[images.checksum, images.pids.tolist(), np.array(images.camids).tolist()] for images in splits]
         identity = {"data": hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]}
@@ -149,7 +150,7 @@ class ReID(experiment.Recipe):
 
 def load(settings):
     """The `PersonSet` to train and test on, whose test images can all be decoded; a share of the labels is redrawn."""
-    people, n = persons.read(settings["dataset"], FLAGS.smoke), settings["train_examples"]
+    people, n = read(settings["dataset"], FLAGS.smoke), settings["train_examples"]
     train = people.train
     if n is not None and n > len(train) and not FLAGS.smoke:
         raise ValueError(f"There are {len(train)} training images. Give --train_examples as many, or fewer, not {n}.")
@@ -159,7 +160,7 @@ def load(settings):
     train = train.with_labels(dhm.data.corrupt_labels(train.labels, settings["corrupt"], train.num_classes, seed=0))
     people = dataclasses.replace(people, train=train)
     print(people)
-    persons.check_images(people)
+    check_images(people)
     return people
 
 
@@ -170,10 +171,9 @@ def images_of(people):
 
 def train_batches(config, people, seed):
     """The training batches: shuffled images, or several of each of some persons."""
-    names = ("erasing", "label_smoothing", "crop", "patch")
-    common = {name: config[name] for name in names if name in config}
-    common["crop"] = {"pad": "pad"}.get(config.get("crop"), True)
-    common |= {"image_size": persons.size_of(config), "seed": seed, "on_corrupt": FLAGS.on_corrupt}
+    common = {name: config[name] for name in ("erasing", "label_smoothing", "patch") if name in config}
+    common |= {"crop": "pad" if config.get("crop") == "pad" else True, "image_size": size_of(config)}
+    common |= {"seed": seed, "on_corrupt": FLAGS.on_corrupt}
     if of_each := config.get("images_of_each"):
         return reid.IdentityBatches(people.train, config["batch_size"] // of_each, of_each, **common)
     return reid.PersonTrainBatches(people.train, config["batch_size"], **common)
@@ -184,7 +184,7 @@ def measured(config, people):
     train, n = people.train, min(128, len(people.train))
     rows = np.arange(n) * len(train) // n
     files = dhm.data.ImageFiles(train.folder, [train.names[i] for i in rows], train.labels[rows], train.class_names)
-    images, labels = reid.PersonTestBatches(files, n, persons.size_of(config), FLAGS.on_corrupt)[0]
+    images, labels = reid.PersonTestBatches(files, n, size_of(config), FLAGS.on_corrupt)[0]
     return images, train_batches(config, people, config["seed"]).targets(labels)
 
 
@@ -194,7 +194,7 @@ def build(config, people):
     network = experiment.build(
         config,
         num_classes=people.train.num_classes,
-        input_shape=(*persons.size_of(config), 3),
+        input_shape=(*size_of(config), 3),
         normalization=RECIPE.normalization,
         **{name: config[name] for name in names if name in config},
     )

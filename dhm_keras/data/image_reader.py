@@ -42,7 +42,8 @@ class Reader:
         Args:
             rows: Integers `(b,)`: which.
             window: Function of width, height and an image's draws to a box, as of `jpeg.resized`, whether the image is
-                mirrored, and a hole: `None`, or integers (top, left, bottom, right) in the resized image and a colour.
+                mirrored, and what else is done: `None`, or a function that changes the resized image, uint8
+                `(height, width, 3)`, in place.
             draws: Sequence of b draws.
 
         Returns:
@@ -84,11 +85,10 @@ class Reader:
                 f"{where} is not an image that can be decoded ({error}). Remove it, or leave "
                 "such images out with on_corrupt='skip', of a recipe --on_corrupt skip."
             ) from None
-        box, mirrored, hole = window(*image.size, draws)
+        box, mirrored, finish = window(*image.size, draws)
         pixels[:] = jpeg.resized(image, box, self.size, mirrored)
-        if hole:
-            (top, left, bottom, right), colour = hole
-            pixels[top:bottom, left:right] = colour
+        if finish:
+            finish(pixels)
         return True
 
 

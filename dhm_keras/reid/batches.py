@@ -1,17 +1,13 @@
 """Training and test batches of images of persons, as pure functions of (seed, epoch, step)."""
 
-import math
+import functools
 import zlib
 
 import numpy as np
 
-from dhm_keras.data import IMAGENET_MEAN_STD
 from dhm_keras.data.batches import _ORDER, _generator, check_integers
 from dhm_keras.data.jpeg_batches import EncodedTestBatches, EncodedTrainBatches
-
-LARGER = 1.125  # 288 x 144 for crops of 256 x 128
-AREAS, RATIOS, TRIES = (0.02, 0.4), (0.3, 1 / 0.3), 100  # of random erasing
-COLOUR = tuple(round(255 * mean) for mean in IMAGENET_MEAN_STD[0])  # about zero, once an image is normalised
+from dhm_keras.reid.augmentation import TRIES, crop_window, erase, pad_and_crop
 
 
 class PersonTrainBatches(EncodedTrainBatches):
@@ -34,7 +30,9 @@ class PersonTrainBatches(EncodedTrainBatches):
         source: `PersonImages`.
         batch_size: Integer > 0, at most the number of images.
         image_size: (height, width). Defaults to `(256, 128)`.
-        crop: Boolean. Whether images are cropped. Defaults to `True`.
+        crop: `True`: as above. `False`: every image is resized as a whole. `"pad"`: so it is, mirrored or not, and then
+            cropped from itself with black around it: 10 pixels on every side at a width of 128, at others in
+            proportion, rounded, but one at least (CDNet; Luo et al., "Bag of Tricks", 2019). Defaults to `True`.
         flip: Boolean. Whether every other image, at random, is mirrored left to right. Defaults to `True`.
         erasing: Float in [0, 1]. Probability that a rectangle of an image gets ImageNet's mean colour, which is zero
             once the image is normalised: 2 to 40 % of the area, aspect ratio 0.3 to 1 / 0.3 (Zhong et al., "Random
@@ -65,6 +63,8 @@ class PersonTrainBatches(EncodedTrainBatches):
         on_corrupt="raise",
     ):
         size = check_size(image_size)
+        if crop not in (True, False, "pad"):
+            raise ValueError(f"Invalid value for argument `crop`. Expected a Boolean or 'pad'. Received: {crop!r}.")
         if not 0 <= erasing <= 1:
             raise ValueError(f"Invalid value for argument `erasing`. Expected 0 to 1. Received: {erasing!r}.")
         if not 0 <= label_smoothing < 1:
@@ -119,10 +119,16 @@ class PersonTrainBatches(EncodedTrainBatches):
     def _window(self, width, height, draws):
         mirrored, cropped, *draws = draws
         box = (0, 0, width, height)
-        if self.crop and cropped < 0.5:
-            box = _crop(width, height, self.image_size, draws[:2])
-        hole = _hole(self.image_size, self.erasing, draws[2:]) if self.erasing else None
-        return box, self.flip and mirrored < 0.5, hole and (hole, COLOUR)
+        if self.crop and self.crop != "pad" and cropped < 0.5:
+            box = crop_window(width, height, self.image_size, draws[:2])
+        return box, self.flip and mirrored < 0.5, functools.partial(self._finish, draws)
+
+    def _finish(self, draws, pixels):
+        """What is done to an image, uint8 `(height, width, 3)`, when it is resized."""
+        if self.crop == "pad":
+            pad_and_crop(pixels, draws[:2])
+        if self.erasing:
+            erase(pixels, self.erasing, draws[2:])
 
 
 class IdentityBatches(PersonTrainBatches):
@@ -225,32 +231,3 @@ def check_size(image_size):
             f"Invalid value for argument `image_size`. Expected (height, width), integers. Received: {image_size!r}."
         )
     return size
-
-
-def _crop(width, height, size, place):
-    """The window of an image that is a crop of `size` once it is resized to 1.125 times that, in its own pixels."""
-    larger = [round(side * LARGER) for side in size]  # height, width
-    top, left = (int(share * (whole - side + 1)) for share, whole, side in zip(place, larger, size, strict=True))
-    down, across = height / larger[0], width / larger[1]
-    return left * across, top * down, (left + size[1]) * across, (top + size[0]) * down
-
-
-def _hole(size, probability, draws):
-    """The rectangle that is erased, integers (top, left, bottom, right), or `None`; of the tries the first that fits.
-
-    Args:
-        size: (height, width).
-        probability: Float.
-        draws: Floats in [0, 1): whether, an area and an aspect ratio for each try, the place of top and left edge.
-    """
-    erased, *tries, down, across = draws
-    if erased >= probability:
-        return None
-    for area, ratio in zip(tries[::2], tries[1::2], strict=True):
-        area = size[0] * size[1] * (AREAS[0] + (AREAS[1] - AREAS[0]) * area)
-        ratio = RATIOS[0] + (RATIOS[1] - RATIOS[0]) * ratio
-        height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < height < size[0] and 0 < width < size[1]:
-            top, left = int(down * (size[0] - height + 1)), int(across * (size[1] - width + 1))
-            return top, left, top + height, left + width
-    return None
