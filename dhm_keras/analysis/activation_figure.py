@@ -7,15 +7,16 @@ import numpy as np
 from dhm_keras import files
 from dhm_keras.analysis.drawing import new_figure
 
+CELL = 0.8  # width of an image, inches
 SHARE = 0.7  # of the colours in an overlay, torchreid's
 COLOURS = "jet"  # from blue to red, as in the papers' figures
 
 
 def plot_activations(images, maps, path, titles=None):
-    """Draws activation maps: a row for each image, beside it for each network the map over the image, and alone.
+    """Draws activation maps: a row for each image, beside it the map of each network over the image.
 
-    As Figure 6 of the OSNet paper and Figure A of its supplement. The maps are written beside the picture,
-    `activations.npz` beside `activations.png`, one array a network.
+    As Figure A of the OSNet paper's supplement; of one network the map is drawn alone, too, as torchreid does. The maps
+    are written beside the picture, `activations.npz` beside `activations.png`, one array a network.
 
     Example: see `activation_maps`.
 
@@ -32,28 +33,34 @@ def plot_activations(images, maps, path, titles=None):
     """
     images, maps, titles = _check(images, maps, titles)
     _, height, width, _ = images.shape
-    figure = new_figure(1.1 * (1 + 2 * len(maps)) + 1.1, 1.1 * height / width * len(images) + 0.5)
-    axes = figure.subplots(len(images), 1 + 2 * len(maps), squeeze=False)
+    columns = 1 + max(len(maps), 2)
+    figure = new_figure(CELL * columns + 0.9, CELL * height / width * len(images) + 0.4)
+    axes = figure.subplots(len(images), columns, squeeze=False)
+    for title, panel in zip(("image", *maps, "map"), axes[0]):
+        panel.set_title(title, fontsize=8, parse_math=False)
     colours = _colours()
-    axes[0, 0].set_title("image", fontsize=9)
     for line, (image, row) in enumerate(zip(images, axes)):
         row[0].imshow(image)
         row[0].set_ylabel(titles[line], fontsize=8, parse_math=False)
-        for (name, of_network), over, alone in zip(maps.items(), row[1::2], row[2::2]):
-            heat = colours(of_network[line])[..., :3]
-            over.imshow((1 - SHARE) * image / 255 + SHARE * heat)
-            drawn = alone.imshow(of_network[line], cmap=colours, vmin=0, vmax=1)
-            if line == 0:
-                over.set_title(name, fontsize=9, parse_math=False)
-                alone.set_title("map", fontsize=9)
+        for panel, of_network in zip(row[1:], maps.values()):
+            panel.imshow((1 - SHARE) * image / 255 + SHARE * colours(of_network[line])[..., :3])
+        if len(maps) == 1:
+            row[2].imshow(of_network[line], cmap=colours, vmin=0, vmax=1)
     for panel in axes.flat:
         panel.set(xticks=[], yticks=[])
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.8 if len(images) == 1 else 0.5, ticks=(0, 1))
-    bar.ax.set_yticklabels(("least", "most"), fontsize=8)
+    _explain(figure, axes)
     with files.replacing(path) as partial:
-        figure.savefig(partial, dpi=110)
+        figure.savefig(partial, dpi=100)
     with files.replacing(pathlib.Path(path).with_suffix(".npz")) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, **maps)
+
+
+def _explain(figure, axes):
+    """What the colours mean, at the right."""
+    from matplotlib.cm import ScalarMappable
+
+    bar = figure.colorbar(ScalarMappable(cmap=COLOURS), ax=axes, shrink=0.8 / len(axes), ticks=(0, 1), aspect=12)
+    bar.ax.set_yticklabels(("least", "most"), fontsize=8)
 
 
 def _colours():

@@ -79,7 +79,7 @@ def plot_embeddings(features, pids, path, seed=0):
     for panel, (title, of_panel) in zip(panels.flat, features.items()):
         points, silhouettes = project(of_panel, seed), _silhouettes(of_panel, pids)
         for pid, colour, marker in _looks(pids):
-            panel.scatter(*points[pids == pid].T, s=26, color=colour, marker=marker, linewidths=0, alpha=0.85)
+            panel.scatter(*points[pids == pid].T, s=32, color=colour, marker=marker, linewidths=0, alpha=0.85)
         panel.set(xticks=[], yticks=[])
         panel.set_title(f"{title}\nsilhouette {silhouettes.mean():.2f}", fontsize=10, parse_math=False)
         rows += [
