@@ -15,6 +15,9 @@ _FOR_REID = {
     "width": (1.0, "CDNet's supplement, Table 3: also 0.75, 0.5, 0.25"),
 }
 _OSNET_REID = {
+    "dataset": ("market1501", OSNET),
+    "image_size": ("256x128", OSNET),
+    "weight_decay": (5e-4, TORCHREID),
     "batch_size": (64, OSNET),
     "neck": ("dense", "OSNet; CDNet's supplement, Table 2, has fblneck, too"),
     "images_of_each": (0, "plain shuffling"),
@@ -24,6 +27,9 @@ _OSNET_REID = {
     "metric": ("euclidean", f"squared; {TORCHREID}"),
 }
 _CDNET_REID = {
+    "dataset": ("market1501", CDNET),
+    "image_size": ("256x128", "CDNet's supplement, Table 3: also 192x96, 128x64, 64x32"),
+    "weight_decay": (5e-4, CDNET),
     "batch_size": (64, "CDNet's supplement, section 1; of each person 4 images"),
     "neck": ("fblneck", "CDNet's supplement, section 4"),
     "images_of_each": (4, "CDNet's supplement, section 1"),

@@ -176,6 +176,8 @@ def deviations(config):
     paper = {name: value for name, (value, _) in settings.items()}
     if paper.get("augmentation") == "auto":
         paper["augmentation"] = augmentation(config["arch"], config["method"])
+    if config["recipe"] == "reid" and family(config["arch"]):
+        paper["start"] = "random"  # the other start is another experiment
     differ = {}
     for name, value in paper.items():
         of_run = config.get(name)

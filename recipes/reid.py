@@ -39,6 +39,7 @@ from absl import app, flags
 import dhm_keras as dhm
 import experiment
 import persons
+import protocols
 from dhm_keras import files, reid
 from dhm_keras.reid.validation import RANKS
 from own_protocols import family
@@ -74,6 +75,7 @@ flags.DEFINE_enum(
 TITLES = {"market1501": "Market-1501", "duke": "DukeMTMC-reID", "folder": "Persons", "synthetic": "Synthetic persons"}
 OF_NEW_LAYERS = 2**20  # added to the seed: their epochs have an order of their own
 QUERIES = 6  # in ranking.png
+OF_EXPERIMENT = ("arch", "dataset", "start", "width", "image_size")  # what tells the published ones apart
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ class ReID(experiment.Recipe):
 
     def print_table(self, runs):
         """mAP and CMC after the last and the best epoch."""
-        of_paper = published(FLAGS.dataset, FLAGS.arch)
+        of_paper = published(next(run.config for of_method in runs.values() for run in of_method))
         print("\nSingle query, %: mean (standard deviation over the seeds)")
         print(f"{'':<9}{'last epoch':>14}{'':>56}  {'best epoch':>14}{'':>14}{'     the paper' if of_paper else ''}")
         titles = ("mAP", "rank-1", "rank-5", "rank-10", "mINP", "  mAP", "rank-1", *(("mAP  R-1",) if of_paper else ()))
@@ -271,15 +273,19 @@ def look_closely(run, model, people):
     return told
 
 
-def published(dataset, arch):
-    """The paper's mAP and rank-1 on a data set, a dict from method; empty if it has none."""
-    of_paper = next(table for table in TABLES if table.name == "Table 3")
-    wanted = arch, dataset or "market1501"
-    return {
-        row.condition["method"]: [mean for (mean,) in row.published]
-        for row in of_paper.rows
-        if (row.condition["arch"], row.condition.get("dataset", "market1501")) == wanted
-    }
+def published(settings):
+    """The published mAP and rank-1 of an experiment, a dict from method; empty if there is none.
+
+    Args:
+        settings: Dict, with the arch, as of a run's config.
+    """
+    found = {}
+    for row in (row for table in TABLES for row in table.rows if row.condition["recipe"] == "reid"):
+        of_arch = protocols.settings_of("reid", row.condition["arch"])
+        expected = {**{name: value for name, (value, _) in of_arch.items()}, **row.condition}
+        if all(settings.get(name) == expected.get(name) for name in OF_EXPERIMENT):
+            found[row.condition["method"]] = [mean for (mean,) in row.published]
+    return found
 
 
 def check():

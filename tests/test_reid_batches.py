@@ -12,7 +12,8 @@ from PIL import Image
 
 import dhm_keras as dhm
 from dhm_keras.reid import IdentityBatches, PersonImages, PersonTestBatches, PersonTrainBatches
-from dhm_keras.reid.augmentation import AREAS, COLOUR, RATIOS, crop_window, erase, pad_and_crop
+from dhm_keras.reid.augmentation import AREAS, COLOUR, RATIOS, crop_window, erase, pad_and_crop, paste
+from dhm_keras.reid.batches import PATCH_DRAWS
 
 PERSONS = (0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3)  # of each image
 
@@ -28,7 +29,9 @@ def people(tmp_path_factory):
 
 
 def plain(people, **arguments):
-    return PersonTrainBatches(people, 4, **{"image_size": (16, 8), "crop": False, "flip": False, **arguments})
+    return PersonTrainBatches(
+        people, **{"batch_size": 4, "image_size": (16, 8), "crop": False, "flip": False, **arguments}
+    )
 
 
 def test_an_epoch_has_whole_batches_of_different_images_in_an_order_of_its_own(people):
@@ -42,9 +45,10 @@ def test_an_epoch_has_whole_batches_of_different_images_in_an_order_of_its_own(p
     assert np.array_equal(number_of(later[0][0]), orders[2][4:8])
 
 
-@pytest.mark.parametrize("crop", [True, "pad"])
-def test_batches_are_functions_of_seed_epoch_and_step_and_equal_on_the_backend(people, crop):
-    make = lambda seed: PersonTrainBatches(people, 4, (16, 8), crop, erasing=0.5, label_smoothing=0.1, seed=seed)
+@pytest.mark.parametrize("arguments", [{}, {"crop": "pad", "patch": 0.5}])
+def test_batches_are_functions_of_seed_epoch_and_step_and_equal_on_the_backend(people, arguments):
+    others = {"erasing": 0.5, "label_smoothing": 0.1, **arguments}
+    make = lambda seed: PersonTrainBatches(people, 4, (16, 8), seed=seed, **others)
     first, again, other = make(0), make(0), make(1)
     through = iter(again.for_backend())
     for step in range(4):
@@ -151,7 +155,85 @@ def test_the_padding_is_in_proportion_to_the_width_and_the_place_uniform(size, p
         assert np.array_equal(pixels, around(image, pad)[top : top + size[0], left : left + size[1]])
 
 
-@pytest.mark.parametrize("arguments", [{}, {"crop": "pad"}, {"crop": "pad", "erasing": 0.5}])
+def test_patches_are_of_the_sizes_asked_and_at_uniform_places():
+    size, draws = (64, 32), np.random.default_rng(0).random((1000, PATCH_DRAWS - 2))
+    draws[:, -2] = 1  # not turned
+    places = np.stack(np.meshgrid(range(64), range(32), [0], indexing="ij"), -1).reshape(64, 32, 3).astype("uint8")
+    boxes, came_from, mirrored = [], [], []
+    for draw in draws.tolist():
+        pixels = np.full((*size, 3), 255, "uint8")
+        paste(pixels, places, draw)
+        inside = pixels[..., 2] == 0
+        (top, left), (bottom, right) = np.argwhere(inside)[[0, -1]]
+        patch = pixels[top : bottom + 1, left : right + 1]
+        assert inside.sum() == patch.shape[0] * patch.shape[1]
+        upright = patch[:, :: 1 if patch[0, 0, 1] <= patch[0, -1, 1] else -1]
+        from_top, from_left, _ = upright[0, 0]
+        assert np.array_equal(upright, places[from_top:, from_left:][: patch.shape[0], : patch.shape[1]])
+        boxes.append((top, left, *patch.shape[:2]))
+        came_from.append((from_top, from_left))
+        mirrored.append(patch[0, 0, 1] > patch[0, -1, 1])
+    top, left, height, width = np.array(boxes).T
+    share, ratio = height * width / math.prod(size), height / width
+    assert 0.005 < share.min() < 0.02 and 0.45 < share.max() < 0.53
+    areas, ratios = np.meshgrid(np.linspace(0.01, 0.5, 500), np.linspace(0.1, 10, 500))  # of which those that fit
+    fit = (np.round(np.sqrt(2048 * areas * ratios)) < 64) & (np.round(np.sqrt(2048 * areas / ratios)) < 32)
+    assert abs(share.mean() - areas[fit].mean()) < 0.01
+    assert ratio.min() < 0.3 and 8 < ratio.max() < 12 and 0.45 < np.mean(mirrored) < 0.55
+    for down, across in ((top, left), np.array(came_from).T):
+        assert (
+            0.47 < np.mean((down + 0.5) / (65 - height)) < 0.53 and 0.47 < np.mean((across + 0.5) / (33 - width)) < 0.53
+        )
+
+
+def test_every_second_patch_is_turned_by_up_to_ten_degrees():
+    white, draw = np.full((64, 32, 3), 255, "uint8"), [0.5, 0.2, *[0.5] * 202]  # a patch of 29 x 18
+    for turned, angle, degrees in ((0.5, 0.0, 0), (0.49, 0.0, -10), (0.49, 0.5, 0), (0.49, 0.9999, 10)):
+        pixels = np.full((64, 32, 3), 100, "uint8")
+        paste(pixels, white, [*draw, 0.5, turned, angle])
+        (top, left), (bottom, right) = np.argwhere((pixels != 100).all(-1))[[0, -1]]
+        patch = pixels[top : bottom + 1, left : right + 1]
+        turn = Image.fromarray(white[: patch.shape[0], : patch.shape[1]]).rotate(degrees)
+        assert np.array_equal(patch, np.asarray(turn)) and (patch == 0).any() == (degrees != 0)
+
+
+def test_a_patch_comes_from_any_image_with_the_probability_asked(people):
+    batches, unpatched = (plain(people, image_size=(32, 16), patch=patch, batch_size=14) for patch in (0.5, 0.0))
+    seen, pasted = set(), []
+    for step in range(40):
+        for image, row in zip(batches[step][0], batches._rows(step, 0), strict=True):
+            changed = image[..., 0].astype(int)[(image != resized_whole(people, row, (32, 16))).any(-1)]
+            pasted.append(changed.size > 0)
+            seen.update(np.round((changed[changed > 0] - 5) / 10).astype(int))
+    assert seen >= set(range(14)) and 0.4 < np.mean(pasted) < 0.55  # a patch of an image itself may change nothing
+    assert batches.settings == {**unpatched.settings, "patch": 0.5} and "patch" not in unpatched.settings
+    assert len(unpatched._rows_and_draws(0, 0)[1][0]) == 4  # what a checkpoint from before patches goes on with
+
+
+def test_a_corrupt_image_gives_no_patch(people, tmp_path):
+    for name in people.names:
+        (tmp_path / name).write_bytes(people.read(people.names.index(name)))
+    (tmp_path / people.names[7]).write_bytes(b"no image")
+    damaged = PersonImages.of(tmp_path, people.names, PERSONS)
+    strict, lenient = (
+        PersonTrainBatches(damaged, 14, (16, 8), False, False, patch=1.0, on_corrupt=on_corrupt)
+        for on_corrupt in ("raise", "skip")
+    )
+    patched_by = [
+        (epoch, at)
+        for epoch in range(9)
+        for at, (row, draw) in enumerate(zip(*strict._rows_and_draws(epoch, 0), strict=True))
+        if row != 7 and int(14 * draw[-PATCH_DRAWS + 1]) == 7
+    ]
+    epoch, at = patched_by[0]
+    with pytest.raises(ValueError, match=f"{people.names[7]} is not an image"):
+        strict.part(epoch, at, at + 1)
+    [image], _ = lenient.part(epoch, at, at + 1)
+    assert np.array_equal(image, resized_whole(people, lenient._rows(epoch, 0)[at], (16, 8)))
+    assert len(lenient.skipped) == 1 and people.names[7] in lenient.skipped[0]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"crop": "pad"}, {"patch": 0.7, "erasing": 0.5}])
 @pytest.mark.parametrize("make", [PersonTrainBatches, IdentityBatches])
 def test_parts_of_a_batch_are_the_batch(people, make, arguments):
     numbers = {"batch_size": 4} if make is PersonTrainBatches else {"persons": 2, "images": 2}
@@ -228,6 +310,7 @@ def test_a_network_trains_on_them(people):
         (lambda people: plain(people, image_size=128), r"`image_size`. Expected \(height, width\)"),
         (lambda people: plain(people, crop="image"), "`crop`. Expected a Boolean or 'pad'"),
         (lambda people: plain(people, erasing=1.5), "`erasing`"),
+        (lambda people: plain(people, patch=-0.1), "`patch`"),
         (lambda people: plain(people, label_smoothing=1.0), "`label_smoothing`"),
         (lambda people: PersonTrainBatches(people, 15), "`batch_size`. Expected at most 14"),
         (lambda people: IdentityBatches(people, persons=5), "`persons`. Expected at most 4"),

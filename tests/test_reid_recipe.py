@@ -78,9 +78,15 @@ def test_settings_are_the_papers(recipe):
         settings = {name: value for name, (value, _) in recipe.experiment.settings_of_flags(recipe.RECIPE).items()}
     assert settings | {"start": "imagenet", "new_layers_epochs": 10, "dataset": "duke"} == settings
     assert (settings["label_smoothing"], settings["image_size"], settings["erasing"]) == (0.1, "256x128", 0.0)
-    assert recipe.published("duke", "resnet50") == {"baseline": [59.4, 78.2], "dsl": [60.5, 78.8], "dhm": [65.4, 81.1]}
-    assert recipe.published(None, "mobilenet") == recipe.published("market1501", "mobilenet")
-    assert recipe.published(None, "mobilenet")["dhm"] == [59.1, 79.0] and recipe.published("folder", "resnet50") == {}
+    of_duke = {"baseline": [59.4, 78.2], "dsl": [60.5, 78.8], "dhm": [65.4, 81.1]}
+    assert recipe.published({"arch": "resnet50", **settings}) == of_duke
+    mobilenet = {"arch": "mobilenet", **settings, "dataset": "market1501", "start": "random"}
+    assert recipe.published(mobilenet)["dhm"] == [59.1, 79.0]
+    assert recipe.published({**mobilenet, "dataset": "folder"}) == {}
+    cdnet = {**mobilenet, "arch": "cdnet", "width": 1.0}
+    assert recipe.published(cdnet) == {"baseline": [83.7, 93.7]}
+    small = {**cdnet, "start": "imagenet", "width": 0.5, "image_size": "128x64"}
+    assert recipe.published(small) == {"baseline": [80.3, 92.5]}
 
 
 def test_a_smoke_run_takes_few_persons_that_can_be_found(recipe, persons):
@@ -150,6 +156,7 @@ def test_the_table_has_means_over_the_seeds_and_the_papers_numbers(recipe, capsy
         def __init__(self, seed):
             names = ("map", "minp", "rank1", "rank5", "rank10")
             numbers = {f"main_{name}": 50.0 + 10 * number + 2 * seed for number, name in enumerate(names)}
+            self.config = {"arch": "resnet50", "dataset": "market1501", "start": "imagenet", "image_size": "256x128"}
             self.result = {"last": numbers, "best": numbers, "multi_query": {"main_map": 70.0, "main_rank1": 80.0}}
 
     with flagsaver.flagsaver():

@@ -64,6 +64,32 @@ class Reader:
             raise
         return (images, self.source.labels[rows]) if whole.all() else (images[whole], self.source.labels[rows[whole]])
 
+    def image(self, row):
+        """Decodes one image, in the thread of who asks.
+
+        Args:
+            row: Integer: which.
+
+        Returns:
+            `PIL.Image.Image` of mode RGB; `None` if it cannot be decoded and is left out.
+
+        Raises:
+            ValueError: if it cannot be decoded, and is not to be left out.
+            OSError: if the file cannot be read.
+        """
+        content = self.source.read(row)
+        try:
+            return jpeg.decode(content)
+        except jpeg.CorruptImage as error:
+            where = self.source.where(row)
+            if self.on_corrupt == "skip":
+                self._skipped[where] = True
+                return None
+            raise ValueError(
+                f"{where} is not an image that can be decoded ({error}). Remove it, or leave "
+                "such images out with on_corrupt='skip', of a recipe --on_corrupt skip."
+            ) from None
+
     def _next_whole(self, row, read, draws, pixels):
         """Fills `pixels` with the first image behind `row` that can be decoded; returns its number."""
         for other in itertools.chain(range(row + 1, len(self.source)), range(row)):
@@ -73,18 +99,9 @@ class Reader:
 
     def _read_one(self, window, row, draws, pixels):
         """Fills `pixels`, `(height, width, 3)`; returns whether the image is whole."""
-        content = self.source.read(row)
-        try:
-            image = jpeg.decode(content)
-        except jpeg.CorruptImage as error:
-            where = self.source.where(row)
-            if self.on_corrupt == "skip":
-                self._skipped[where] = True
-                return False
-            raise ValueError(
-                f"{where} is not an image that can be decoded ({error}). Remove it, or leave "
-                "such images out with on_corrupt='skip', of a recipe --on_corrupt skip."
-            ) from None
+        image = self.image(row)
+        if image is None:
+            return False
         box, mirrored, finish = window(*image.size, draws)
         pixels[:] = jpeg.resized(image, box, self.size, mirrored)
         if finish:

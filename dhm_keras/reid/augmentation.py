@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
+
 from dhm_keras.data import IMAGENET_MEAN_STD
 from dhm_keras.data.crops import padded
 
 LARGER = 1.125  # 288 x 144 for crops of 256 x 128
 PADDING, WIDTH = 10, 128  # pixels on every side of an image of this width
 AREAS, RATIOS, TRIES = (0.02, 0.4), (0.3, 1 / 0.3), 100  # of random erasing
+PATCH_AREAS, PATCH_RATIOS, ANGLE = (0.01, 0.5), (0.1, 10.0), 10  # of random patches; degrees
 COLOUR = tuple(round(255 * mean) for mean in IMAGENET_MEAN_STD[0])  # about zero, once an image is normalised
 
 
@@ -56,6 +59,32 @@ def erase(pixels, probability, draws):
     sides = rectangle(size, AREAS, RATIOS, tries) if erased < probability else None
     if sides:
         pixels[area(sides, corner(size, sides, (down, across)))] = COLOUR
+
+
+def paste(pixels, other, draws):
+    """Pastes a patch of another image at a uniform place, in place; as torchreid's RandomPatch does.
+
+    The patch is cut at a uniform place, mirrored in one case of two, and in one of two turned by a whole number of
+    degrees, -10 to 10, its corners then black.
+
+    Args:
+        pixels, other: uint8 `(height, width, 3)`.
+        draws: Floats in [0, 1): an area and an aspect ratio for each try, the place of top and left edge in `other` and
+            that in `pixels`, whether the patch is mirrored, whether it is turned, and by which angle.
+    """
+    from PIL import Image
+
+    *tries, other_down, other_across, down, across, mirrored, turned, angle = draws
+    size = pixels.shape[:2]
+    sides = rectangle(size, PATCH_AREAS, PATCH_RATIOS, tries)
+    if not sides:
+        return
+    patch = other[area(sides, corner(size, sides, (other_down, other_across)))]
+    if mirrored < 0.5:
+        patch = patch[:, ::-1]
+    if turned < 0.5:
+        patch = np.asarray(Image.fromarray(patch).rotate(int(angle * (2 * ANGLE + 1)) - ANGLE))
+    pixels[area(sides, corner(size, sides, (down, across)))] = patch
 
 
 def rectangle(size, areas, ratios, tries):

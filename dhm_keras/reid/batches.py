@@ -5,9 +5,12 @@ import zlib
 
 import numpy as np
 
+from dhm_keras.data import jpeg
 from dhm_keras.data.batches import _ORDER, _generator, check_integers
 from dhm_keras.data.jpeg_batches import EncodedTestBatches, EncodedTrainBatches
-from dhm_keras.reid.augmentation import TRIES, crop_window, erase, pad_and_crop
+from dhm_keras.reid.augmentation import TRIES, crop_window, erase, pad_and_crop, paste
+
+ERASE_DRAWS, PATCH_DRAWS = 2 * TRIES + 3, 2 * TRIES + 9
 
 
 class PersonTrainBatches(EncodedTrainBatches):
@@ -40,7 +43,14 @@ class PersonTrainBatches(EncodedTrainBatches):
         label_smoothing: Float in [0, 1). With e > 0 the labels are distributions, (1 - e) onehot + e / K. Defaults to
             `0.0`: integers.
         seed: Integer >= 0. Defaults to `0`.
-        on_corrupt: As of `data.JpegTrainBatches`. Defaults to `"raise"`.
+        on_corrupt: As of `data.JpegTrainBatches`. An image that gives a patch only is treated likewise: with `"skip"`
+            it is noted in `skipped`, and no patch is pasted. Defaults to `"raise"`.
+        patch: Float in [0, 1]. Probability that a patch of another image is pasted onto an image, before erasing: 1 to
+            50 % of the area, aspect ratio 0.1 to 10, mirrored and turned by up to 10 degrees with a probability of one
+            half each (random patch of Zhou et al., "Learning Generalisable Omni-Scale Representations", with
+            torchreid's numbers). torchreid cuts patches from the images of the batches before; ours are cut from
+            images drawn uniformly from all those of `source`, resized as a whole, so that a batch depends on no other.
+            Each costs the decoding of an image more. Defaults to `0.0`.
 
     Attributes:
         skipped: List of the files that were left out until now, each once.
@@ -61,18 +71,20 @@ class PersonTrainBatches(EncodedTrainBatches):
         label_smoothing=0.0,
         seed=0,
         on_corrupt="raise",
+        patch=0.0,
     ):
         size = check_size(image_size)
         if crop not in (True, False, "pad"):
             raise ValueError(f"Invalid value for argument `crop`. Expected a Boolean or 'pad'. Received: {crop!r}.")
-        if not 0 <= erasing <= 1:
-            raise ValueError(f"Invalid value for argument `erasing`. Expected 0 to 1. Received: {erasing!r}.")
+        for argument, value in {"erasing": erasing, "patch": patch}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"Invalid value for argument `{argument}`. Expected 0 to 1. Received: {value!r}.")
         if not 0 <= label_smoothing < 1:
             raise ValueError(
                 f"Invalid value for argument `label_smoothing`. Expected a number in [0, 1). Received: "
                 f"{label_smoothing!r}."
             )
-        draws = 4 + (1 + 2 * TRIES + 2 if erasing else 0)
+        draws = 4 + (ERASE_DRAWS if erasing else 0) + (PATCH_DRAWS if patch else 0)
         super().__init__(source, batch_size, size, seed, on_corrupt, draws)
         if not self.examples_per_epoch:
             raise ValueError(
@@ -80,7 +92,7 @@ class PersonTrainBatches(EncodedTrainBatches):
                 f"Received: {batch_size}."
             )
         self.image_size, self.crop, self.flip = list(size), crop, flip
-        self.erasing, self.label_smoothing = erasing, label_smoothing
+        self.erasing, self.label_smoothing, self.patch = erasing, label_smoothing, patch
 
     @property
     def examples_per_epoch(self):
@@ -95,6 +107,7 @@ class PersonTrainBatches(EncodedTrainBatches):
             "images": self.source.checksum,
             "labels": zlib.crc32(self.labels.tobytes()),
             **{name: getattr(self, name) for name in names},
+            **({"patch": self.patch} if self.patch else {}),  # checkpoints from before it was there go on
         }
 
     @property
@@ -127,8 +140,17 @@ class PersonTrainBatches(EncodedTrainBatches):
         """What is done to an image, uint8 `(height, width, 3)`, when it is resized."""
         if self.crop == "pad":
             pad_and_crop(pixels, draws[:2])
+        if self.patch:
+            self._paste(draws[-PATCH_DRAWS:], pixels)
         if self.erasing:
-            erase(pixels, self.erasing, draws[2:])
+            erase(pixels, self.erasing, draws[2 : 2 + ERASE_DRAWS])
+
+    def _paste(self, draws, pixels):
+        """Pastes a patch of an image of `source`, or does not, as the first of its draws says."""
+        pasted, which, *draws = draws
+        other = self.reader.image(int(which * len(self.source))) if pasted < self.patch else None
+        if other is not None:
+            paste(pixels, jpeg.resized(other, (0, 0, *other.size), self.reader.size), draws)
 
 
 class IdentityBatches(PersonTrainBatches):
@@ -143,8 +165,8 @@ class IdentityBatches(PersonTrainBatches):
         source: `PersonImages`.
         persons: Integer > 0. P, at most the number of persons. Defaults to `16`.
         images: Integer > 0. K. Defaults to `4`.
-        **kwargs: `image_size`, `crop`, `flip`, `erasing`, `label_smoothing`, `seed`, `on_corrupt`, as of
-            `PersonTrainBatches`.
+        **kwargs: `image_size`, `crop`, `flip`, `erasing`, `label_smoothing`, `seed`, `on_corrupt`, `patch`, as
+            of `PersonTrainBatches`.
 
     Raises:
         ImportError: if Pillow is not installed.
