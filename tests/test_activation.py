@@ -54,7 +54,7 @@ def test_the_scale_of_the_activations_makes_no_difference():
 
 
 def test_each_image_stands_for_itself(monkeypatch):
-    network, images = residual(), images_of(5, 16, 16, 3)
+    network, images = plain(), images_of(4, 16, 16, 3)
     together = activation_maps(network, images)
     monkeypatch.setattr("dhm_keras.analysis.activation.BATCH", 2)
     np.testing.assert_allclose(activation_maps(network, images), together, atol=1e-5)
