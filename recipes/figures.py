@@ -4,11 +4,15 @@
     python recipes/figures.py curves runs/cifar100/wrn28_10-corrupt=0.2 runs/cifar100/wrn28_10-corrupt=0.5    # Figure 2
     python recipes/figures.py heatmaps runs/cifar100/resnet32                      # Figure 3: DSL beside DHM
     python recipes/figures.py agreement runs/digits                                # what eq. 11 is about; ours
+    python recipes/figures.py activations runs/reid/osnet_x1_0 --data_dir DIR      # OSNet's supplement, Figure A
+    python recipes/figures.py tsne runs/reid/cdnet --data_dir DIR                  # CDNet's supplement, Figures 1 and 2
 
 A folder is what a recipe's --run_dir was: its subfolders METHOD-SEED are found by themselves. Of several folders,
 `curves` makes panels side by side; the others take one. Each picture has its numbers beside it, in a CSV file of the
-same name (the matrices of the heatmaps in an NPZ file). Runs that are not finished are named and left out. `agreement`
-needs what the recipes measure while they train, with their flag `--agreement`.
+same name (matrices and maps in an NPZ file). Runs that are not finished are named and left out. `agreement` needs what
+the recipes measure while they train, with their flag `--agreement`. `activations` and `tsne` are of the runs of
+reid.py, of the first one of each method, and want the images: `--data_dir`, and with it `--pattern` and `--nocameras`,
+as they were given to that recipe.
 """
 
 import os
@@ -17,19 +21,27 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
 
 import keras
+import numpy as np
 from absl import app, flags
 
 import dhm_keras as dhm
+import persons
+from dhm_keras import reid
 from run_folders import find
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("out", "figures", "Folder of the pictures.")
 flags.DEFINE_list("layers", None, "Convolutions of main for heatmaps. Default: up to four, spread over the depth.")
 flags.DEFINE_string("branch", "aux2", "The branch that heatmaps compare with main.")
+flags.DEFINE_string("data_dir", None, "Where the images are, for activations and tsne.")
+flags.DEFINE_string("pattern", None, "As of reid.py, for activations and tsne.")
+flags.DEFINE_boolean("cameras", True, "As of reid.py, for activations and tsne.")
+
+IMAGES, PERSONS = 6, 8  # in activations, in tsne
 
 
 def main(arguments):
-    kinds = {"curves": curves, "heatmaps": heatmaps, "agreement": agreement}
+    kinds = {"curves": curves, "heatmaps": heatmaps, "agreement": agreement, "activations": activations, "tsne": tsne}
     kind, folders = arguments[1] if len(arguments) > 1 else None, [pathlib.Path(name) for name in arguments[2:]]
     if kind not in kinds or not folders or (len(folders) > 1 and kind != "curves"):
         raise app.UsageError(
@@ -44,8 +56,8 @@ def main(arguments):
         kinds[kind](found, picture)
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"figures.py: {error}") from None
-    matrices = f" and {picture.with_suffix('.npz')}" if kind == "heatmaps" else ""
-    print(f"{picture}, the numbers in {picture.with_suffix('.csv')}{matrices}")
+    suffixes = {"heatmaps": (".csv", ".npz"), "activations": (".npz",)}.get(kind, (".csv",))
+    print(f"{picture}, the numbers in {' and '.join(str(picture.with_suffix(suffix)) for suffix in suffixes)}")
 
 
 def curves(found, picture):
@@ -59,9 +71,8 @@ def curves(found, picture):
 
 def heatmaps(found, picture):
     (folder, runs), *_ = found.items()
-    network = lambda run: keras.models.load_model(run.checked("last.keras")).network
     networks = {
-        method: {run.folder.name: network(run) for run in of_method}
+        method: {run.folder.name: model_of(run).network for run in of_method}
         for method, of_method in with_branches(folder, runs).items()
     }
     dhm.analysis.plot_correlation(networks, picture, layers=FLAGS.layers, branch=FLAGS.branch)
@@ -74,6 +85,54 @@ def agreement(found, picture):
         for method, of_method in with_branches(folder, runs).items()
     }
     dhm.analysis.plot_agreement(tables, picture, title=folder.resolve().name)
+
+
+def activations(found, picture):
+    (folder, runs), *_ = found.items()
+    people, _ = tested(folder, runs)
+    models = {method: model_of(run) for method, (run, *_) in runs.items()}
+    people = people.take(np.unique(np.linspace(0, len(people) - 1, IMAGES).astype(int)))
+    height, width, _ = next(iter(models.values())).network.inputs[0].shape[1:]
+    images, _ = reid.PersonTestBatches(people, len(people), (height, width))[0]
+    maps = {method: dhm.analysis.activation_maps(model, images) for method, model in models.items()}
+    dhm.analysis.plot_activations(images, maps, picture, titles=people.pids)
+
+
+def tsne(found, picture):
+    (folder, runs), *_ = found.items()
+    splits = tested(folder, runs)
+    searched, seen = (split.pids for split in splits)
+    pids, counts = np.unique(seen[np.isin(seen, searched)], return_counts=True)
+    chosen = pids[np.argsort(-counts, kind="stable")[:PERSONS]]  # of whom there is most to see
+    splits = [split.take(np.isin(split.pids, chosen)) for split in splits]
+    features = {
+        f"{method}, {name}": np.concatenate([*map(reid.Extractor(part, head=None), splits)])
+        for method, (run, *_) in runs.items()
+        for name, part in reid.loss_features(model_of(run)).items()
+    }
+    dhm.analysis.plot_embeddings(features, np.concatenate([split.pids for split in splits]), picture)
+
+
+def model_of(run):
+    return keras.models.load_model(run.checked("last.keras"))
+
+
+def tested(folder, runs):
+    """Query and gallery, `PersonImages`, that runs of reid.py were tested on."""
+    first, *_ = next(iter(runs.values()))
+    if first.config["recipe"] != "reid":
+        raise ValueError(f"{folder} has no runs of reid.py: activations and tsne are of persons.")
+    dataset = first.config["dataset"]
+    if not FLAGS.data_dir and dataset != "synthetic":
+        raise ValueError(f"The runs in {folder} are of --dataset {dataset}: give --data_dir, where its images are.")
+    people = persons.read(dataset)
+    splits = []
+    with np.load(first.checked("embeddings.npz")) as arrays:
+        for images, names in ((people.query, arrays["query_names"]), (people.gallery, arrays["gallery_names"])):
+            splits.append(images.take(np.isin(images.names, names)))
+            if len(splits[-1]) != len(names):
+                raise ValueError(f"{first.folder} was tested on other images than there are. Give its --data_dir.")
+    return splits
 
 
 def with_branches(folder, runs):

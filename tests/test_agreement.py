@@ -7,7 +7,7 @@ from networks import Kill, Killed, batch, densenet10, resnet8, sgd, tiny, wrn10
 
 import dhm_keras as dhm
 from dhm_keras.analysis import agreement, measuring, stem
-from dhm_keras.analysis.agreement import _replay
+from dhm_keras.analysis.agreement import replay
 from dhm_keras.callbacks import MeasureAgreement, Resume
 from dhm_keras.forking.graph import trace
 from dhm_keras.network import Network
@@ -165,7 +165,7 @@ def test_a_replay_of_the_graph_is_the_training_pass(build):
     with keras.StatelessScope():
         expected = network(images, training=True)
     with keras.StatelessScope():
-        values = _replay(graph.calls, {id(graph.image): keras.ops.convert_to_tensor(images)})
+        values = replay(graph.calls, {id(graph.image): keras.ops.convert_to_tensor(images)})
     for head, tensor in graph.output.items():
         np.testing.assert_allclose(values[id(tensor)], expected[head], rtol=1e-4, atol=1e-6)
 

@@ -130,3 +130,57 @@ def test_runs_without_a_table_and_runs_of_other_settings(trained, tmp_path, figu
     other.finish(keras.models.load_model(runs / "dsl-0" / "last.keras"), {})
     with pytest.raises(SystemExit, match=r"dsl-2 has other settings than .*recipe: 'small' there, 'large' here"):
         figures("curves", runs, f"--out={tmp_path}/out")
+
+
+@pytest.fixture(scope="module")
+def of_persons(tmp_path_factory):
+    """A folder with runs as of reid.py, a plain network and one with a neck, and the folder of the images."""
+    pytest.importorskip("PIL")
+    folder = tmp_path_factory.mktemp("of_persons")
+    images = dhm.reid.synthetic_people(folder / "images", train=2, test=9, cameras=2, size=(32, 16), distractors=2)
+    people = dhm.reid.person_folder(images)
+    for name in ("baseline-0", "dsl-0"):
+        image = keras.Input((32, 16, 3))
+        x = keras.layers.Rescaling(1 / 255)(image)
+        x = keras.layers.Conv2D(6, 3, strides=2, activation="relu")(x)
+        if name == "baseline-0":
+            outputs = {"main": keras.layers.Dense(2, name="main")(keras.layers.GlobalAveragePooling2D()(x))}
+        else:
+            outputs = dhm.reid.bl_neck(x, 2)
+        run = Run(folder / "runs" / name, {"recipe": "reid", "method": name[:-2], "seed": 0, "dataset": "folder"})
+        model = dhm.DHM(Network(image, outputs), method="baseline")
+        run.start()
+        arrays = {f"{split}_names": np.array(getattr(people, split).names) for split in ("query", "gallery")}
+        np.savez(run.folder / "embeddings.npz", **arrays)
+        pathlib.Path(run.path("history.csv")).write_text("epoch\n0\n")
+        run.finish(model, {})
+    keras.utils.clear_session()
+    return folder / "runs", images
+
+
+def test_figures_of_persons(of_persons, tmp_path, figures, capsys):
+    runs, images = of_persons
+    figures("activations", runs, f"--data_dir={images}", f"--out={tmp_path}")
+    figures("tsne", runs, f"--data_dir={images}", f"--out={tmp_path}")
+    said = capsys.readouterr().out
+    assert f"activations.png, the numbers in {tmp_path}/activations.npz\n" in said
+    assert f"tsne.png, the numbers in {tmp_path}/tsne.csv\n" in said
+    maps = np.load(tmp_path / "activations.npz")
+    assert {name: maps[name].shape for name in maps.files} == dict.fromkeys(("baseline", "dsl"), (6, 32, 16))
+    rows = [line.split(",") for line in (tmp_path / "tsne.csv").read_text().splitlines()[1:]]
+    panels = ['"baseline', '"dsl']  # a comma is within
+    assert len(rows) == 3 * 8 * 4 and sorted({row[0] for row in rows}) == panels
+    assert {row[1] for row in rows} == {' features"', ' triplet features"', ' softmax features"'}
+    assert len({row[2] for row in rows}) == 8
+
+
+def test_figures_of_persons_that_cannot_be_drawn(of_persons, trained, tmp_path, figures):
+    runs, _ = of_persons
+    refused = lambda words: pytest.raises(SystemExit, match=words)
+    with refused("activations and tsne are of persons"):
+        figures("tsne", trained, f"--out={tmp_path}")
+    with refused("are of --dataset folder: give --data_dir"):
+        figures("tsne", runs, f"--out={tmp_path}")
+    other = dhm.reid.synthetic_people(tmp_path / "other", train=2, test=3, cameras=2, size=(32, 16))
+    with refused("was tested on other images than there are"):
+        figures("activations", runs, f"--data_dir={other}", f"--out={tmp_path}")

@@ -78,11 +78,11 @@ def measuring(model):
     at = stem(network, graph)
     to_stem = graph.leading_to([at])
     to_heads = graph.leading_to(graph.output.values(), given=[at])
-    compiled = _compiled(network, functools.partial(_measured, network, model.heads, graph, at, to_stem, to_heads))
+    compute = compiled(network, functools.partial(_measured, network, model.heads, graph, at, to_stem, to_heads))
 
     def measure(images, labels):
         check_labels(labels, model.num_classes)
-        numbers = ops.convert_to_numpy(compiled(ops.convert_to_tensor(images), labels))
+        numbers = ops.convert_to_numpy(compute(ops.convert_to_tensor(images), labels))
         return dict(zip(names(model.heads), numbers.tolist(), strict=True))
 
     return measure
@@ -130,14 +130,37 @@ def stem(network, graph=None):
     return tensors[functools.reduce(common, [id(x) for x in graph.output.values()])]
 
 
+def replay(calls, values, training=True):
+    """Computes calls of a graph as a training step does, or a prediction.
+
+    Keras hands `training` to every layer that takes it, whatever the layer was called with when the model was made.
+
+    Args:
+        calls: Sequence of `dhm_keras.forking.graph.Call`s, in order.
+        values: Dict from a symbolic tensor's id to what it stands for.
+        training: Boolean. Defaults to `True`.
+
+    Returns:
+        Such a dict, with the outputs of the calls, too.
+    """
+    values = dict(values)
+    for call in calls:
+        args, kwargs = tree.map_structure(lambda x: values.get(id(x), x), (call.args, call.kwargs))
+        if getattr(call.operation, "_call_has_training_arg", False):
+            kwargs = {**kwargs, "training": training}
+        outputs = [x for x in tree.flatten(call.operation(*args, **kwargs)) if x is not None]
+        values.update(zip(map(id, call.outputs), outputs, strict=True))
+    return values
+
+
 def _measured(network, heads, graph, at, to_stem, to_heads, images, labels):
     """The numbers, a tensor in the order of `names`; called within a `StatelessScope`."""
     images = ops.cast(images, graph.image.dtype)
     predicted = network(images, training=False)
-    before = _replay(to_stem, {id(graph.image): images})
+    before = replay(to_stem, {id(graph.image): images})
 
     def losses(h):
-        after = _replay(to_heads, {id(at): h})
+        after = replay(to_heads, {id(at): h})
         log_probs = [log_softmax(after[id(graph.output[head])]) for head in heads]
         distribution = targets(labels, log_probs[0].shape[-1], log_probs[0].dtype)
         return tuple(SCALE * ops.sum(cross_entropy(log_p, distribution)) for log_p in log_probs)
@@ -149,21 +172,6 @@ def _measured(network, heads, graph, at, to_stem, to_heads, images, labels):
     agreements = [ops.mean(ops.equal(one, other)) for one, other in itertools.combinations(first, 2)]
     divergences = [ops.mean(kl_divergence(one, other)) for one, other in itertools.permutations(log_probs, 2)]
     return ops.stack([ops.cast(number, log_probs[0].dtype) for number in (*cosines, *agreements, *divergences)])
-
-
-def _replay(calls, values):
-    """Computes calls of a graph as a training step does; `values` is a dict from a tensor's id to what it stands for.
-
-    Keras hands `training` to every layer that takes it, whatever the layer was called with when the model was made.
-    """
-    values = dict(values)
-    for call in calls:
-        args, kwargs = tree.map_structure(lambda x: values.get(id(x), x), (call.args, call.kwargs))
-        if getattr(call.operation, "_call_has_training_arg", False):
-            kwargs = {**kwargs, "training": True}
-        outputs = [x for x in tree.flatten(call.operation(*args, **kwargs)) if x is not None]
-        values.update(zip(map(id, call.outputs), outputs, strict=True))
-    return values
 
 
 def _unit(gradient):
@@ -184,20 +192,28 @@ def _gradients(function, at):
     return [pull_back(tuple(one if i == j else zero for j in range(len(values))))[0] for i in range(len(values))]
 
 
-def _compiled(network, function):
-    """A compiled function of a batch that reads the network's variables as they are and changes none of them."""
+def compiled(network, function):
+    """Compiles a function that reads a network's variables, each time as they are, and changes none of them.
+
+    Args:
+        network: Model whose variables the function reads.
+        function: Function of tensors. It is traced anew for other shapes alone.
+
+    Returns:
+        Function of tensors or arrays.
+    """
     if keras.backend.backend() == "tensorflow":
 
         @tf.function
-        def on_tensorflow(images, labels):
+        def on_tensorflow(*given):
             with keras.StatelessScope():
-                return function(images, labels)
+                return function(*given)
 
-        return lambda images, labels: on_tensorflow(images, tf.convert_to_tensor(labels))
+        return lambda *given: on_tensorflow(*map(tf.convert_to_tensor, given))
 
     @jax.jit
-    def on_jax(state, images, labels):
+    def on_jax(state, *given):
         with keras.StatelessScope(zip(network.variables, state)):
-            return function(images, labels)
+            return function(*given)
 
-    return lambda images, labels: on_jax([variable.value for variable in network.variables], images, labels)
+    return lambda *given: on_jax([variable.value for variable in network.variables], *given)

@@ -14,6 +14,7 @@ from dhm_keras.reid.people import PersonImages, PersonSet
 from dhm_keras.reid.ranking import Evaluation, evaluate, evaluate_distances, mean_features
 from dhm_keras.reid.reranking import rerank
 from dhm_keras.reid.search import search
+from dhm_keras.reid.spaces import loss_features
 from dhm_keras.reid.synthetic import synthetic_people
 from dhm_keras.reid.validation import EvaluateReID
 from dhm_keras.triplet import batch_hard_triplet
@@ -41,6 +42,7 @@ __all__ = [
     "evaluate",
     "evaluate_distances",
     "fbl_neck",
+    "loss_features",
     "market1501",
     "mean_features",
     "new_layers_only",
