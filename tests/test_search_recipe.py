@@ -66,6 +66,6 @@ def test_a_search_from_the_command_line_finds_a_network(tmp_path):
     network = dhm.models.cdnet(
         dhm.models.read_genotype(tmp_path / "run/genotype.json"), 8, (), (64, 32, 3), 0.25, name="found"
     )
-    assert network.output_shape["embedding"] == (None, 128 + 256)
+    assert network.output["embedding"].shape == (None, 128 + 256)
     other = start("recipes/search.py", *smoke)
     assert other.returncode == 1 and "holds a search with other settings (select_on_test: True there" in other.stderr
