@@ -2,6 +2,7 @@
 
 from dhm_keras import (
     analysis,
+    attributes,
     callbacks,
     data,
     distribute,
@@ -25,6 +26,7 @@ __all__ = [
     "DHM",
     "Branch",
     "analysis",
+    "attributes",
     "callbacks",
     "data",
     "distribute",

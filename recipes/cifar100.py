@@ -8,6 +8,7 @@
     python recipes/cifar100.py --arch resnet32 --method aux1,aux2,dhm          # each branch alone, as in Table 5
     python recipes/cifar100.py --arch wrn28_10 --devices 4                     # four GPUs
     python recipes/cifar100.py --arch resnet32 --on_device                     # a small network on a large GPU
+    python recipes/cifar100.py --arch cdnet --method baseline                  # CDNet as its authors train it; or OSNet
     python recipes/cifar100.py --arch resnet20 --smoke                         # two short epochs: does it work?
 
 The recipe prints what it trains with and where each number is from; by default that is what the paper has for the
@@ -30,6 +31,7 @@ from absl import app, flags
 import dhm_keras as dhm
 import experiment
 from classification import Classification
+from own_protocols import family
 from protocols import PAPER
 
 FLAGS = flags.FLAGS
@@ -57,7 +59,8 @@ def batches(config, data):
     """The training batches of a run, and what it is validated on."""
     (images, labels), test = data
     size, seed = config["batch_size"], config["seed"]
-    train = dhm.data.TrainBatches(images, labels, size, pad=4, flip=True, seed=seed, on_device=FLAGS.on_device)
+    more = {"cutout": config["cutout"]} if config.get("cutout") else {}
+    train = dhm.data.TrainBatches(images, labels, size, pad=4, flip=True, seed=seed, on_device=FLAGS.on_device, **more)
     return train, {"validation_data": test, "validation_batch_size": 500}
 
 
@@ -67,10 +70,19 @@ def measured(config, data):
     return images[:256], labels[:256]
 
 
+def of_network(config):
+    """What OSNet and CDNet, which are networks of larger images, are built with."""
+    own = family(config["arch"])
+    small = {"stem": 3, "input_shape": (32, 32, 3)} if own else {}
+    return {**small, **({"task": "classification"} if own == "cdnet" else {})}
+
+
 def check():
     """A sentence about a flag that the network does not heed, or `None`."""
     if FLAGS.dropout and not FLAGS.arch.startswith("wrn"):
         return f"--dropout is of the WRNs, {FLAGS.arch} has none. Leave it out, or choose --arch wrn28_10."
+    if FLAGS.on_device and family(FLAGS.arch) == "cdnet":
+        return f"--on_device has no cutout, which {FLAGS.arch} is trained with. Leave it out."
     if FLAGS.on_device and (FLAGS.devices or 1) > 1:
         return f"--on_device is for one device. Received: --devices {FLAGS.devices}."
     return None
@@ -91,6 +103,7 @@ RECIPE = Classification(
     measured=measured,
     class_names=lambda data: dhm.data.CIFAR100_CLASS_NAMES,
     check=check,
+    of_network=of_network,
 )
 
 

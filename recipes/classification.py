@@ -27,6 +27,7 @@ class Classification(Recipe):
         class_names: Function of the data to the names of the classes.
         crop: Float, as `export_main` takes it: how evaluation cuts images to the network's size.
         held_out: String. What the errors are measured on. Defaults to `"test"`.
+        of_network: Function of a run's config to more arguments of the network's builder. Defaults to none.
     """
 
     batches: Callable
@@ -35,6 +36,7 @@ class Classification(Recipe):
     class_names: Callable
     crop: float = 1.0
     held_out: str = "test"
+    of_network: Callable = lambda config: {}
 
     def train(self, run, data, epochs_after):
         config, seed = run.config, run.config["seed"]
@@ -48,6 +50,7 @@ class Classification(Recipe):
             normalization=self.normalization,
             **({"dropout": config["dropout"]} if config.get("dropout") else {}),
             **({"input_shape": (size, size, 3)} if size else {}),
+            **self.of_network(config),
         )
         model = dhm.DHM(network, **objective_of(config), class_names=self.class_names(data), name=run.folder.name)
         schedule = schedule_of(config, batches.steps_per_epoch)

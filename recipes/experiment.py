@@ -209,7 +209,8 @@ def read_settings(recipe):
 
 def settings_of_flags(recipe):
     """The settings of all runs, a dict from name to (value, source)."""
-    paper = protocols.settings_of(recipe.name, FLAGS.arch)
+    start = FLAGS.start if "start" in FLAGS else None
+    paper = protocols.settings_of(recipe.name, FLAGS.arch, start)
     settings = dict(paper)
     for name, (value, source) in paper.items():
         given = FLAGS[name].value if name in FLAGS else None
@@ -220,7 +221,7 @@ def settings_of_flags(recipe):
         elif FLAGS.smoke and name in recipe.smoke:
             settings[name] = recipe.smoke[name], "--smoke"
     epochs, of_epochs = settings["epochs"][0], paper["epochs"][0]
-    if epochs != of_epochs:
+    if epochs != of_epochs and "milestones" in paper:
         milestones, _ = paper["milestones"]
         scaled = tuple(round(milestone * epochs / of_epochs, 2) for milestone in milestones)
         settings["milestones"] = scaled, f"{milestones} of {of_epochs} epochs, in proportion"
@@ -239,6 +240,8 @@ def default_folder(recipe, settings):
     given = [name for name in settings if name in FLAGS and FLAGS[name].value is not None]
     changed = [f"{name}={_text(settings[name])}" for name in given]
     changed += ["on_device"] if "on_device" in FLAGS and FLAGS.on_device else []
+    if "genotype" in FLAGS and FLAGS.genotype:  # of a search, whose folder it is in
+        changed.append(f"genotype={pathlib.Path(FLAGS.genotype).absolute().parent.name}")
     return pathlib.Path("runs", "smoke" if FLAGS.smoke else recipe.name, "-".join([FLAGS.arch, *changed]))
 
 
@@ -283,6 +286,11 @@ def objective_of(config):
     return {"method": method, **weights}
 
 
+def triplets_of(config):
+    """The arguments of `DHM` for the triplet loss that a config says."""
+    return {"triplet_weight": config["triplet_weight"]} if config.get("triplet_weight") else {}
+
+
 def build(config, **arguments):
     """The network of a run.
 
@@ -299,8 +307,13 @@ def build(config, **arguments):
 
 def schedule_of(config, steps_per_epoch):
     """The learning rate that a config says."""
-    milestones, decay, warmup = config["milestones"], config["decay"], config["warmup_epochs"]
-    return dhm.schedules.MultiStep(config["learning_rate"], steps_per_epoch, milestones, decay, warmup)
+    rate, warmup = config["learning_rate"], config["warmup_epochs"]
+    schedule = config.get("schedule", "steps")
+    if schedule == "cosine":
+        return dhm.schedules.Cosine(rate, steps_per_epoch, config["epochs"], warmup)
+    if schedule == "exponential":
+        return dhm.schedules.Exponential(rate, steps_per_epoch, config["decay"], warmup)
+    return dhm.schedules.MultiStep(rate, steps_per_epoch, config["milestones"], config["decay"], warmup)
 
 
 def callbacks_of(run, epochs_after, measured, monitor="val_main_accuracy"):

@@ -6,6 +6,7 @@
     python recipes/imagenet.py --branches aux1,aux2,aux3 --data_dir DIR                # a row of Table 4
     python recipes/imagenet.py --method baseline,aux1,aux2,dhm --data_dir DIR          # Table 5: each branch alone
     python recipes/imagenet.py --data_dir DIR --devices 8 --precision mixed_bfloat16   # eight GPUs
+    python recipes/imagenet.py --arch osnet_x1_0 --method baseline --data_dir DIR      # OSNet's supplement; or cdnet
     python recipes/imagenet.py --data_dir DIR --smoke                                  # does it work?
 
 The recipe prints what it trains with and where each number is from. DIR is a folder with `train/CLASS/*.JPEG` and
@@ -27,6 +28,7 @@ from absl import app, flags
 import dhm_keras as dhm
 import experiment
 from classification import Classification
+from own_protocols import family
 from protocols import PAPER
 
 FLAGS = flags.FLAGS
@@ -82,6 +84,11 @@ def measured(config, data):
     return dhm.data.JpegTestBatches(files, 128, config["image_size"], on_corrupt=FLAGS.on_corrupt)[0]
 
 
+def of_network(config):
+    """CDNet's form for ImageNet."""
+    return {"task": "classification", "neck": "blneck"} if family(config["arch"]) == "cdnet" else {}
+
+
 RECIPE = Classification(
     name="imagenet",
     title="ImageNet",
@@ -99,6 +106,7 @@ RECIPE = Classification(
     class_names=lambda data: data[0].class_names,
     crop=224 / 256,
     held_out="validation",
+    of_network=of_network,
 )
 
 

@@ -4,6 +4,9 @@ The paper takes the schedules from the networks' own papers. Where it and its au
 nothing, the source tells which of them, or that the choice is ours.
 """
 
+import own_protocols
+from own_protocols import family
+
 PAPER = "the paper, section 4.1"
 PAPER_REID = "the paper, section 4.2"
 TORCHREID = "torchreid, whose recipe of early 2019 the paper's is"
@@ -98,34 +101,45 @@ IMAGES = {  # to train on, to test or validate on; of persons to train on, to se
     "market1501": (12_936, 3_368, 15_913),
     "duke": (16_522, 2_228, 17_661),
 }
+STEPS = ("milestones", "decay")  # of a schedule of steps
 SHALLOW = ("resnet18", "resnet34", "resnet50")  # "relatively shallow", says the paper, and not which
+_OTHERS = [arch for archs in own_protocols.ARCHS.values() for arch in archs]
 ARCHS = {
     "cifar100": (
         *("resnet20", "resnet32", "resnet56", "resnet110", "resnet1202"),
         *("densenet40", "densenet100", "densenetbc100", "wrn16_8", "wrn28_10"),
+        *_OTHERS,
     ),
-    "imagenet": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-    "reid": ("mobilenet", "resnet50"),
+    "imagenet": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", *_OTHERS),
+    "reid": ("mobilenet", "resnet50", *_OTHERS),
 }
 
 
-def settings_of(recipe, arch):
-    """The paper's settings of one network.
+def settings_of(recipe, arch, start=None):
+    """The paper's settings of one network; of OSNet and CDNet those of their own papers.
 
     Args:
         recipe: `"cifar100"`, `"imagenet"` or `"reid"`.
         arch: String, one of `ARCHS[recipe]`.
+        start: `"random"` or `"imagenet"`, of re-identification with OSNet and CDNet. Defaults to the first.
 
     Returns:
         Dict from name to (value, source), in the order in which a recipe prints them.
     """
+    own = family(arch)
     if recipe == "reid":
         of_all = {name: value for name, value in FOR_ALL.items() if name not in ("momentum", "learning_rate")}
-        return {**FOR_ALL_REID, **REID[arch], **of_all}
+        return {**FOR_ALL_REID, **(own_protocols.of_reid(arch, start) if own else REID[arch]), **of_all}
     if recipe == "imagenet":
-        return {**IMAGENET, **FOR_ALL}
-    family = next(family for family in CIFAR100 if arch.startswith(family))
-    return {**CIFAR100[family], **DROPOUT, **FOR_ALL}
+        of_paper = {**IMAGENET, **FOR_ALL}
+        if not own:
+            return of_paper
+        own = own_protocols.IMAGENET[own]
+        return {name: value for name, value in {**of_paper, **own}.items() if name not in STEPS or name in own}
+    if own:
+        return {**DROPOUT, **FOR_ALL, **own_protocols.CIFAR100[own]}
+    of_family = next(name for name in CIFAR100 if arch.startswith(name))
+    return {**CIFAR100[of_family], **DROPOUT, **FOR_ALL}
 
 
 def images_of(config):
@@ -158,9 +172,12 @@ def deviations(config):
         the epochs, nor is what cannot change a result but by rounding: devices, precision. Nor is how often a network
         was evaluated.
     """
-    paper = {name: value for name, (value, _) in settings_of(config["recipe"], config["arch"]).items()}
-    if config["recipe"] == "imagenet":
+    settings = settings_of(config["recipe"], config["arch"], config.get("start"))
+    paper = {name: value for name, (value, _) in settings.items()}
+    if paper.get("augmentation") == "auto":
         paper["augmentation"] = augmentation(config["arch"], config["method"])
+    if config["recipe"] == "reid" and family(config["arch"]):
+        paper["start"] = "random"  # the other start is another experiment
     differ = {}
     for name, value in paper.items():
         of_run = config.get(name)

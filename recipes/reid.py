@@ -1,4 +1,4 @@
-"""Person re-identification as in the paper: Table 3, on Market-1501, DukeMTMC-reID, your own images, or drawn ones.
+"""Person re-identification: Table 3 of the paper, OSNet, CDNet; on Market-1501, DukeMTMC, your images, or drawn ones.
 
     python recipes/reid.py --dataset synthetic --image_size 64x32 --epochs 30       # no data needed
     python recipes/reid.py --data_dir Market-1501-v15.09.15                               # MobileNet with DHM
@@ -7,6 +7,11 @@
     python recipes/reid.py --dataset duke --data_dir DukeMTMC-reID
     python recipes/reid.py --dataset folder --data_dir DIR --pattern '(?P<pid>\\d+)_c(?P<camid>\\d+)'
     python recipes/reid.py --dataset folder --data_dir people.csv                         # path, pid, camid, split
+    python recipes/reid.py --data_dir DIR --arch osnet_x1_0 --method baseline  # OSNet from scratch
+    python recipes/reid.py --data_dir DIR --arch osnet_x1_0 --method baseline --start imagenet --weights FILE
+    python recipes/reid.py --data_dir DIR --arch cdnet --method baseline  # or dhm: with branches
+    python recipes/reid.py --data_dir DIR --arch cdnet --method baseline --width 0.5 --image_size 128x64  # Table 3
+    python recipes/reid.py --data_dir DIR --arch cdnet --method baseline --genotype runs/search/.../genotype.json
     python recipes/reid.py --dataset synthetic --smoke
 
 The recipe prints what it trains with and where each number is from. Prints mAP, mINP and rank-1, 5 and 10 of the pooled
@@ -24,10 +29,8 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this machine's CPU
 
 import dataclasses
-import functools
 import hashlib
 import json
-import re
 
 import keras
 import numpy as np
@@ -35,30 +38,36 @@ from absl import app, flags
 
 import dhm_keras as dhm
 import experiment
+import persons
+import protocols
 from dhm_keras import files, reid
-from dhm_keras.data import jpeg
-from dhm_keras.data.image_reader import threads
-from dhm_keras.reid.matching import Matching
 from dhm_keras.reid.validation import RANKS
+from own_protocols import family
+from persons import check_images, read, size_of
 from protocols import PAPER_REID, TORCHREID
 from published import TABLES
 from run_folders import card_of, find
 
 FLAGS = flags.FLAGS
 experiment.define_flags("reid", default_arch="mobilenet", checkpoint_every=200)
-flags.DEFINE_enum("dataset", None, ("market1501", "duke", "folder", "synthetic"), "What is trained and tested on.")
-flags.DEFINE_string("data_dir", None, "Its folder; of --dataset folder a folder or a CSV file. Nothing is downloaded.")
-flags.DEFINE_string("pattern", None, "Of --dataset folder: a regular expression with the groups pid and camid.")
-flags.DEFINE_boolean("cameras", True, "Of --dataset folder: whether the cameras are known, and count.")
+persons.define_flags()
 flags.DEFINE_enum("start", None, ("imagenet", "random"), "The weights that main begins with.")
-flags.DEFINE_string("weights", None, "torchvision's file of ResNet-50's weights (.pth, .safetensors), or .npz.")
+flags.DEFINE_string(
+    "weights", None, "Of --start imagenet: a file of torchvision's ResNet-50 or torchreid's OSNet; of CDNet .keras."
+)
 flags.DEFINE_integer("new_layers_epochs", None, "Epochs before the others in which only new layers learn.", 0)
-flags.DEFINE_string("image_size", None, "HEIGHTxWIDTH that images are resized to.")
 flags.DEFINE_float("label_smoothing", None, "Share of the label that goes to all persons alike.", 0.0, 0.99)
 flags.DEFINE_float("erasing", None, "Probability of random erasing.", 0.0, 1.0)
 flags.DEFINE_enum("metric", None, ("euclidean", "cosine"), "What features are compared by.")
 flags.DEFINE_integer("evaluate_every", None, "Epochs from one evaluation to the next.", lower_bound=1)
 flags.DEFINE_integer("last_stride", None, "Of MobileNet's last depthwise convolution.", 1, 2)
+flags.DEFINE_string("genotype", None, "Of --arch cdnet: a file that recipes/search.py wrote.")
+flags.DEFINE_float("width", None, "Of CDNet and CNet: multiplier of the channels.", 0.25, 4.0)
+flags.DEFINE_enum(
+    "neck", None, ("dense", "blneck", "fblneck"), "Of OSNet dense or fblneck, of CDNet blneck or fblneck."
+)
+flags.DEFINE_integer("images_of_each", None, "Of OSNet and CDNet: images of each person in a batch; 0: shuffled.", 0)
+flags.DEFINE_float("triplet_weight", None, "Of OSNet and CDNet: weight of the triplet loss.", 0.0)
 flags.DEFINE_enum(
     "on_corrupt", "raise", ("raise", "skip"), "A training image that cannot be decoded stops it, or is left out."
 )
@@ -66,6 +75,7 @@ flags.DEFINE_enum(
 TITLES = {"market1501": "Market-1501", "duke": "DukeMTMC-reID", "folder": "Persons", "synthetic": "Synthetic persons"}
 OF_NEW_LAYERS = 2**20  # added to the seed: their epochs have an order of their own
 QUERIES = 6  # in ranking.png
+OF_EXPERIMENT = ("arch", "dataset", "start", "width", "image_size")  # what tells the published ones apart
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,11 +83,12 @@ class ReID(experiment.Recipe):
     """The recipe of person re-identification, whose results are mAP and CMC of main's features."""
 
     def identify(self, settings):
-        people = read(settings)
+        people = read(settings["dataset"], FLAGS.smoke)
         splits = (people.train, people.query, people.gallery)
         data = [[images.checksum, images.pids.tolist(), np.array(images.camids).tolist()] for images in splits]
         identity = {"data": hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]}
-        return identity | ({"start_weights": files.sha256(FLAGS.weights)[:16]} if FLAGS.weights else {})
+        identity |= {"start_weights": files.sha256(FLAGS.weights)[:16]} if FLAGS.weights else {}
+        return identity | ({"genotype": dhm.models.read_genotype(FLAGS.genotype)} if FLAGS.genotype else {})
 
     def train(self, run, data, epochs_after):
         config, seed = run.config, run.config["seed"]
@@ -85,11 +96,12 @@ class ReID(experiment.Recipe):
         keras.utils.set_random_seed(seed)
         network = build(config, data)
         names = data.train.class_names
-        model = dhm.DHM(network, **experiment.objective_of(config), class_names=names, name=run.folder.name)
+        objective = experiment.objective_of(config) | experiment.triplets_of(config)
+        model = dhm.DHM(network, **objective, class_names=names, name=run.folder.name)
         callbacks = experiment.callbacks_of(run, epochs_after, lambda: measured(config, data), monitor="val_mAP")
         train_new_layers(model, run, data)
         batches = train_batches(config, data, seed)
-        model.compile(optimizer=adam(config, experiment.schedule_of(config, batches.steps_per_epoch)))
+        model.compile(optimizer=optimizer_of(config, experiment.schedule_of(config, batches.steps_per_epoch)))
         evaluate = reid.EvaluateReID(data.query, data.gallery, config["evaluate_every"], metric=config["metric"])
         callbacks = [evaluate, *callbacks]  # its logs are for the others
         if config["backend"] == "tensorflow":
@@ -103,7 +115,7 @@ class ReID(experiment.Recipe):
 
     def print_table(self, runs):
         """mAP and CMC after the last and the best epoch."""
-        of_paper = published(FLAGS.dataset, FLAGS.arch)
+        of_paper = published(next(run.config for of_method in runs.values() for run in of_method))
         print("\nSingle query, %: mean (standard deviation over the seeds)")
         print(f"{'':<9}{'last epoch':>14}{'':>56}  {'best epoch':>14}{'':>14}{'     the paper' if of_paper else ''}")
         titles = ("mAP", "rank-1", "rank-5", "rank-10", "mINP", "  mAP", "rank-1", *(("mAP  R-1",) if of_paper else ()))
@@ -140,7 +152,7 @@ class ReID(experiment.Recipe):
 
 def load(settings):
     """The `PersonSet` to train and test on, whose test images can all be decoded; a share of the labels is redrawn."""
-    people, n = read(settings), settings["train_examples"]
+    people, n = read(settings["dataset"], FLAGS.smoke), settings["train_examples"]
     train = people.train
     if n is not None and n > len(train) and not FLAGS.smoke:
         raise ValueError(f"There are {len(train)} training images. Give --train_examples as many, or fewer, not {n}.")
@@ -154,79 +166,19 @@ def load(settings):
     return people
 
 
-def read(settings):
-    """The `PersonSet` that the flags name."""
-    readers = {"market1501": reid.market1501, "duke": reid.dukemtmc, "folder": load_folder, "synthetic": draw}
-    people = readers[settings["dataset"]](FLAGS.data_dir)
-    return some_of(people, persons=8) if FLAGS.smoke else people
-
-
-def check_images(people):
-    """Raises `ValueError` if an image to test on cannot be decoded: else that would be found after hours."""
-    for images in (people.query, people.gallery, people.multi_query):
-        damaged = [
-            where for where in threads().map(functools.partial(damage, images), range(len(images or ()))) if where
-        ]
-        if damaged:
-            raise ValueError(
-                f"{len(damaged)} of {len(images)} images to test on cannot be decoded: {', '.join(damaged[:5])}"
-                f"{', ...' * (len(damaged) > 5)}. Bring them back, or remove them."
-            )
-
-
-def damage(images, i):
-    """What to call image `i` if it cannot be decoded, else `None`."""
-    try:
-        jpeg.decode(images.read(i))
-    except jpeg.CorruptImage as error:
-        return f"{images.where(i)} ({error})"
-
-
-def load_folder(path):
-    if is_table(path):
-        return reid.person_table(path, cameras=FLAGS.cameras)
-    return reid.person_folder(path, **({"pattern": FLAGS.pattern} if FLAGS.pattern else {}), cameras=FLAGS.cameras)
-
-
-def is_table(path):
-    return path.lower().endswith(".csv")
-
-
-def draw(folder):
-    """Synthetic persons, drawn where they are not there yet."""
-    folder = folder or "runs/reid/synthetic-persons"
-    return reid.person_folder(reid.synthetic_people(folder, train=100, test=100, images=4, distractors=100))
-
-
-def some_of(people, persons):
-    """A small part of a set: some persons to train on, and some to search for."""
-    of_both = people.query.pids, people.gallery.pids, people.query.camids, people.gallery.camids
-    chosen = np.unique(people.query.pids[Matching(*of_both).valid])[:persons]  # that can be found
-    of = lambda images, names: images.take(np.isin(images.pids, names))
-    return dataclasses.replace(
-        people,
-        train=of(people.train, people.train.class_names[:persons]),
-        query=of(people.query, chosen),
-        gallery=of(people.gallery, chosen),
-        multi_query=None,
-    )
-
-
 def images_of(people):
     """The numbers of images to train on, to search for, and to search in."""
     return [len(images) for images in (people.train, people.query, people.gallery)]
 
 
-def size_of(config):
-    """(height, width) of the images."""
-    return tuple(map(int, config["image_size"].split("x")))
-
-
 def train_batches(config, people, seed):
-    of_config = {name: config[name] for name in ("erasing", "label_smoothing")}
-    return reid.PersonTrainBatches(
-        people.train, config["batch_size"], size_of(config), seed=seed, on_corrupt=FLAGS.on_corrupt, **of_config
-    )
+    """The training batches: shuffled images, or several of each of some persons."""
+    common = {name: config[name] for name in ("erasing", "label_smoothing", "patch") if name in config}
+    common |= {"crop": "pad" if config.get("crop") == "pad" else True, "image_size": size_of(config)}
+    common |= {"seed": seed, "on_corrupt": FLAGS.on_corrupt}
+    if of_each := config.get("images_of_each"):
+        return reid.IdentityBatches(people.train, config["batch_size"] // of_each, of_each, **common)
+    return reid.PersonTrainBatches(people.train, config["batch_size"], **common)
 
 
 def measured(config, people):
@@ -240,20 +192,31 @@ def measured(config, people):
 
 def build(config, people):
     """The network of a run; main with ImageNet's weights where the config says so."""
+    names = ("last_stride", "width", "neck", "genotype")
     network = experiment.build(
         config,
         num_classes=people.train.num_classes,
         input_shape=(*size_of(config), 3),
         normalization=RECIPE.normalization,
-        **({"last_stride": config["last_stride"]} if "last_stride" in config else {}),
+        **{name: config[name] for name in names if name in config},
     )
     if config["start"] == "imagenet":
-        dhm.interop.load_torch(network, FLAGS.weights, heads=("main",), classifier=False)
+        load_weights(network, config)
     return network
 
 
-def adam(config, learning_rate):
-    """AMSGrad as in PyTorch, its decay on all variables."""
+def load_weights(network, config):
+    """Loads `--weights` into main: PyTorch's file, of CDNet the last model of a training on ImageNet."""
+    if family(config["arch"]) == "cdnet":
+        dhm.interop.transfer(network, FLAGS.weights)
+    else:
+        dhm.interop.load_torch(network, FLAGS.weights, heads=("main",), classifier=False)
+
+
+def optimizer_of(config, learning_rate):
+    """SGD, or AMSGrad, both as in PyTorch, with decay on all variables."""
+    if config.get("optimizer") == "sgd":
+        return dhm.optimizers.SGD(learning_rate, config["momentum"], weight_decay=config["weight_decay"])
     return dhm.optimizers.Adam(learning_rate, amsgrad=True, weight_decay=config["weight_decay"])
 
 
@@ -264,7 +227,7 @@ def train_new_layers(model, run, people):
         return
     batches = train_batches(config, people, config["seed"] + OF_NEW_LAYERS)
     with reid.new_layers_only(model.network):
-        model.compile(optimizer=adam(config, config["learning_rate"]))
+        model.compile(optimizer=optimizer_of(config, config["learning_rate"]))
         resume = dhm.callbacks.Resume(run.path("checkpoints/new_layers"), FLAGS.checkpoint_every)
         print(f"{run.folder.name}: {config['new_layers_epochs']} epochs of the new layers alone", flush=True)
         progress = dhm.callbacks.Progress(config["epochs"])
@@ -310,31 +273,36 @@ def look_closely(run, model, people):
     return told
 
 
-def published(dataset, arch):
-    """The paper's mAP and rank-1 on a data set, a dict from method; empty if it has none."""
-    of_paper = next(table for table in TABLES if table.name == "Table 3")
-    wanted = arch, dataset or "market1501"
-    return {
-        row.condition["method"]: [mean for (mean,) in row.published]
-        for row in of_paper.rows
-        if (row.condition["arch"], row.condition.get("dataset", "market1501")) == wanted
-    }
+def published(settings):
+    """The published mAP and rank-1 of an experiment, a dict from method; empty if there is none.
+
+    Args:
+        settings: Dict, with the arch, as of a run's config.
+    """
+    found = {}
+    for row in (row for table in TABLES for row in table.rows if row.condition["recipe"] == "reid"):
+        of_arch = protocols.settings_of("reid", row.condition["arch"])
+        expected = {**{name: value for name, (value, _) in of_arch.items()}, **row.condition}
+        if all(settings.get(name) == expected.get(name) for name in OF_EXPERIMENT):
+            found[row.condition["method"]] = [mean for (mean,) in row.published]
+    return found
 
 
 def check():
     """A sentence about the first wrong flag of this recipe, or `None`."""
-    dataset, start = FLAGS.dataset or "market1501", FLAGS.start or {"resnet50": "imagenet"}.get(FLAGS.arch, "random")
+    return persons.check_flags() or check_start() or check_network()
+
+
+def check_start():
+    """A sentence about the first wrong flag of the weights that main begins with, or `None`."""
+    start = FLAGS.start or {"resnet50": "imagenet"}.get(FLAGS.arch, "random")
     alone = [method for method in FLAGS.method if method in experiment.ALONE]
-    if not FLAGS.data_dir and dataset != "synthetic":
-        return f"--dataset {dataset} wants --data_dir, where it is: nothing is downloaded. Without any: synthetic."
-    if (FLAGS.pattern or not FLAGS.cameras) and dataset != "folder":
-        return f"--pattern and --nocameras are of --dataset folder. Received: --dataset {dataset}."
-    if FLAGS.pattern and is_table(FLAGS.data_dir):
-        return f"--pattern is for a folder's names, not for a table. Received: --data_dir {FLAGS.data_dir}."
-    if start == "imagenet" and FLAGS.arch != "resnet50":
-        return f"--start imagenet is of --arch resnet50, the paper has none of {FLAGS.arch}."
+    if start == "imagenet" and FLAGS.arch == "mobilenet":
+        return "--start imagenet is of --arch resnet50, OSNet and CDNet; the paper has none of mobilenet."
     if start == "imagenet" and not FLAGS.weights:
-        return "--arch resnet50 begins with ImageNet's weights: --weights FILE, torchvision's. Or give --start random."
+        source = {"osnet": "torchreid's", "cdnet": "last.keras of recipes/imagenet.py --arch cdnet"}
+        of_arch = source.get(family(FLAGS.arch), "torchvision's")
+        return f"--arch {FLAGS.arch} begins with ImageNet's weights: --weights FILE, {of_arch}. Or give --start random."
     if start == "imagenet" and alone:
         return (
             f"--method {alone[0]} is a branch alone, from the image on: it has no weights of ImageNet. --start random."
@@ -343,10 +311,31 @@ def check():
         return f"--{'weights' if FLAGS.weights else 'new_layers_epochs'} is of --start imagenet, which this is not."
     if FLAGS.weights and not os.path.isfile(FLAGS.weights):
         return f"--weights {FLAGS.weights} is no file."
+    return None
+
+
+def check_network():
+    """A sentence about the first wrong flag of the network and its batches, or `None`."""
+    own = family(FLAGS.arch)
     if FLAGS.last_stride and FLAGS.arch != "mobilenet":
         return f"--last_stride is of --arch mobilenet. Received: --arch {FLAGS.arch}."
-    if FLAGS.image_size and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", FLAGS.image_size):
-        return f"--image_size is HEIGHTxWIDTH, as 256x128. Received: {FLAGS.image_size}."
+    if FLAGS.genotype and FLAGS.arch != "cdnet":
+        return f"--genotype is of --arch cdnet. Received: --arch {FLAGS.arch}."
+    if FLAGS.width is not None and own != "cdnet":
+        return f"--width is of CDNet and CNet, OSNet's is in its name. Received: --arch {FLAGS.arch}."
+    for name in ("neck", "images_of_each", "triplet_weight"):
+        if FLAGS[name].value is not None and not own:
+            return f"--{name} is of OSNet and CDNet. Received: --arch {FLAGS.arch}."
+    if FLAGS.neck == {"osnet": "blneck", "cdnet": "dense"}.get(own, ""):
+        return f"--neck of OSNet is dense or fblneck, of CDNet blneck or fblneck. Received: {FLAGS.neck}."
+    if not own:
+        return None
+    settings = {name: value for name, (value, _) in experiment.settings_of_flags(RECIPE).items()}
+    of_each, batch = settings["images_of_each"], settings["batch_size"]
+    if of_each and batch % of_each:
+        return f"--batch_size is a multiple of --images_of_each, {of_each}. Received: {batch}."
+    if settings["triplet_weight"] and of_each < 2:
+        return "--triplet_weight compares images of one person: give --images_of_each 4, too."
     return None
 
 
@@ -366,7 +355,8 @@ RECIPE = ReID(
 
 
 def main(arguments):
-    experiment.main(RECIPE, arguments)
+    notes = {"flip": ("half of the images", "of all"), "normalization": RECIPE.notes["normalization"]}
+    experiment.main(dataclasses.replace(RECIPE, notes=notes) if family(FLAGS.arch) else RECIPE, arguments)
 
 
 if __name__ == "__main__":

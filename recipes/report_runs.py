@@ -89,7 +89,12 @@ class Sample:
             and not {"train_examples", "test_examples"} & differ.keys()
         ):
             differ["images"] = tuple(images), of_paper
-        known = {*protocols.settings_of(config["recipe"], config["arch"]), *ENVIRONMENT, *IDENTITY, "test_examples"}
+        known = {
+            *protocols.settings_of(config["recipe"], config["arch"], config.get("start")),
+            *ENVIRONMENT,
+            *IDENTITY,
+            "test_examples",
+        }
         for name in sorted(set(config) - known):  # nobody knows whether the paper has it
             if config[name] not in (None, False):
                 differ[name] = (config[name],)
@@ -220,7 +225,7 @@ def _foreign(config, result):
     if recipe in protocols.ARCHS:
         if config.get("arch") not in protocols.ARCHS[recipe]:
             return f"The report knows no network {config.get('arch')} of the recipe {recipe}."
-        settings = protocols.settings_of(recipe, config["arch"])
+        settings = protocols.settings_of(recipe, config["arch"], config.get("start"))
         needed |= {name for name, (value, _) in settings.items() if value is not None} - {*OF_METHOD, "dropout"}
     lacking = sorted(name for name in needed if config.get(name) is None)
     if lacking:

@@ -172,7 +172,7 @@ def _command(experiment, methods, seeds):
         words.append(f"--seeds {seeds}")
     if experiment[recipe] in ("imagenet", "reid"):
         words.append("--data_dir DIR")
-    if experiment[recipe] == "reid" and experiment[arch] == "resnet50":
+    if experiment[recipe] == "reid" and (experiment[arch] == "resnet50" or experiment.get("start") == "imagenet"):
         words.append("--weights FILE")
     return " ".join(words)
 

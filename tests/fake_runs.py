@@ -7,8 +7,8 @@ def config_of(recipe, arch, method, seed=0, **settings):
     """The config that a recipe writes: the paper's settings, `None` for what the method does not heed."""
     import protocols
 
-    config = {name: value for name, (value, _) in protocols.settings_of(recipe, arch).items()}
-    if recipe == "imagenet":
+    config = {name: value for name, (value, _) in protocols.settings_of(recipe, arch, settings.get("start")).items()}
+    if config.get("augmentation") == "auto":
         config["augmentation"] = protocols.augmentation(arch, method)
     config |= {"test_examples": None, "backend": "tensorflow", "processes": 1, "scope": None, "p": None}
     if settings.get("sampling", "fixed") != "fixed":

@@ -8,7 +8,7 @@ from networks import sgd, tiny
 import dhm_keras as dhm
 from dhm_keras.data import TrainBatches, corrupt_labels, digits
 from dhm_keras.data.batches import _generator
-from dhm_keras.data.crops import crop_and_flip
+from dhm_keras.data.crops import crop_and_flip, cut_out
 
 
 def numbered(n=10, size=4):
@@ -99,12 +99,57 @@ def test_fit_takes_the_batches_in_order_from_the_initial_epoch(monkeypatch):
         np.testing.assert_array_equal(labels, train[9 + i][1])
 
 
-@pytest.mark.parametrize("crop", ["image", "batch"])
+def test_a_hole_is_a_square_around_its_centre_cut_off_at_the_borders():
+    images = np.zeros((4, 8, 6, 2), "uint8")
+    rows, columns, colour = np.array([4, 0, 7, 1]), np.array([3, 0, 5, 3]), np.array([7, 9], "uint8")
+    for side, expected in (
+        (4, [(2, 6, 1, 5), (0, 2, 0, 2), (5, 8, 3, 6), (0, 3, 1, 5)]),
+        (3, [(3, 6, 2, 5), (0, 2, 0, 2), (6, 8, 4, 6), (0, 3, 2, 5)]),
+        (16, [(0, 8, 0, 6)] * 4),
+    ):
+        with_holes = cut_out(np.where, images, rows, columns, side, colour)
+        assert with_holes.dtype == "uint8"
+        for image, (top, bottom, left, right) in zip(with_holes, expected, strict=True):
+            assert (image[top:bottom, left:right] == colour).all()
+            assert (image == colour).all(-1).sum() == (bottom - top) * (right - left)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_the_pipeline_of_the_backend_gives_the_same_batches(crop, dtype):
+def test_cutout_leaves_the_crops_as_they_were_but_for_a_square_of_the_mean_colour(dtype):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 250, (300, 8, 8, 3)).astype(dtype), np.arange(300)
+    whole, with_holes = (TrainBatches(images, labels, 300, 2, flip=True, cutout=cutout) for cutout in (0, 5))
+    mean = images.astype("float64").mean((0, 1, 2))
+    mean = np.round(mean) if dtype == "uint8" else mean.astype(dtype)
+    seen = np.zeros((8, 8), int)
+    for image, before in zip(with_holes[0][0], whole[0][0], strict=True):
+        hole = (image == mean).all(-1)
+        assert np.array_equal(image[~hole], before[~hole])
+        (top, left), (bottom, right) = np.argwhere(hole)[[0, -1]]
+        assert hole.sum() == (bottom - top + 1) * (right - left + 1) and 3 <= bottom - top + 1 <= 5
+        seen += hole
+    expected = np.array([3, 4, 5, 5, 5, 5, 4, 3]) / 8  # how many of the eight centres of a line cover a pixel
+    np.testing.assert_allclose(seen / 300, np.outer(expected, expected), atol=0.1)
+    assert with_holes.settings == {**whole.settings, "cutout": 5} and "cutout" not in whole.settings
+
+
+@pytest.mark.tensorflow
+def test_shares_of_two_replicas_are_the_batch(mirrored):
+    train = TrainBatches(*numbered(10, size=8), batch_size=4, pad=2, flip=True, seed=3, cutout=4)
+    shares = iter(train.starting_at(0, 1).for_backend(mirrored))
+    for i in range(5):
+        parts = [mirrored.experimental_local_results(value) for value in next(shares)]
+        assert len(parts[1]) == 2
+        for part, of_whole in zip(parts, train[i + 1], strict=True):
+            np.testing.assert_array_equal(np.concatenate(part), of_whole)
+
+
+@pytest.mark.parametrize("crop, cutout", [("image", 0), ("batch", 0), ("image", 3), ("batch", 3)])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_the_pipeline_of_the_backend_gives_the_same_batches(crop, cutout, dtype):
     images, labels = numbered(10)
     soft = np.eye(10, dtype="float32")[labels]
-    train = TrainBatches(images.astype(dtype), soft, batch_size=4, pad=1, flip=True, crop=crop, seed=2)
+    train = TrainBatches(images.astype(dtype), soft, 4, pad=1, flip=True, crop=crop, seed=2, cutout=cutout)
     for i, (crops, targets) in enumerate(in_order(train.for_backend(), 8)):
         assert crops.dtype == dtype and targets.dtype == np.float32
         np.testing.assert_array_equal(crops, train[i][0])
@@ -158,6 +203,8 @@ def test_digits():
         (lambda: TrainBatches(*numbered(), batch_size=0), "`batch_size`"),
         (lambda: TrainBatches(*numbered(), batch_size=2, pad=-1), "`pad`"),
         (lambda: TrainBatches(*numbered(), batch_size=2, crop="epoch"), "`crop`"),
+        (lambda: TrainBatches(*numbered(), batch_size=2, cutout=-1), "`cutout`"),
+        (lambda: TrainBatches(*numbered(), batch_size=2, cutout=4, on_device=True), "`cutout`. Expected 0 with"),
         (lambda: corrupt_labels(np.arange(4), 1.2, 4), "`ratio`"),
         (lambda: corrupt_labels(np.eye(4), 0.5, 4), "`labels`"),
         (lambda: corrupt_labels(np.arange(4), 0.5, 4, seed=-1), "`seed`"),

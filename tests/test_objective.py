@@ -238,6 +238,8 @@ def test_config_round_trip_and_lambda():
         "temperature": 3.0,
         "direction": "top_down",
         "divergence": "cross_entropy",
+        "triplet_weight": 0.5,
+        "triplet_margin": 0.2,
     }
     assert read_config(Objective(HEADS, **settings).get_config()) == settings
     for divergence in (lambda p, q: p, unregistered, functools.partial(unregistered)):

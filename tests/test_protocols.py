@@ -21,8 +21,20 @@ PAPER = {
     ("imagenet", "resnet152"): (256, 90, (30, 60), 0.1, 1e-4),
     ("reid", "resnet50"): (32, 60, (20, 40), 0.1, 5e-4),
     ("reid", "mobilenet"): (32, 90, (30, 60), 0.1, 5e-4),
+    ("reid", "osnet_x0_25"): (64, 350, (150, 225, 300), 0.1, 5e-4),
+    ("reid", "cnet_top1"): (64, 350, (150, 225, 300), 0.1, 5e-4),
+    ("cifar100", "cdnet"): (256, 350, (150, 225, 300), 0.1, 5e-4),
+    ("imagenet", "osnet_x1_0"): (1024, 120, None, None, 4e-5),
+    ("imagenet", "cdnet"): (128, 240, None, 0.97, 3e-5),
 }
-RATES = {("reid", "resnet50"): 3e-4, ("reid", "mobilenet"): 1e-3}  # of others 0.1
+RATES = {  # of others 0.1
+    ("reid", "resnet50"): 3e-4,
+    ("reid", "mobilenet"): 1e-3,
+    ("reid", "osnet_x0_25"): 0.065,
+    ("reid", "cnet_top1"): 0.065,
+    ("cifar100", "cdnet"): 0.065,
+    ("imagenet", "osnet_x1_0"): 0.4,
+}
 
 
 @pytest.fixture
@@ -65,9 +77,9 @@ def forget(known):
 def test_the_papers_numbers(modules, recipe, arch):
     settings = {name: value for name, (value, _) in modules[0].settings_of(recipe, arch).items()}
     names = ("batch_size", "epochs", "milestones", "decay", "weight_decay")
-    assert tuple(settings[name] for name in names) == PAPER[recipe, arch]
+    assert tuple(settings.get(name) for name in names) == PAPER[recipe, arch]
     assert settings["learning_rate"] == RATES.get((recipe, arch), 0.1)
-    assert settings.get("momentum") == (0.9 if recipe != "reid" else None)
+    assert settings.get("momentum") == (None if arch in ("resnet50", "mobilenet") else 0.9)
 
 
 def test_every_network_has_a_recipe(modules):
@@ -118,10 +130,29 @@ def test_a_shallow_network_drops_the_scale_augmentation_under_dhm_alone(modules,
         (arch, method): config_of("imagenet", method, f"--arch={arch}")["augmentation"]
         for arch in modules[0].ARCHS["imagenet"]
         for method in ("baseline", "dsl", "dhm", "aux1")
+        if arch.startswith("resnet")
     }
     cropped = {("resnet18", "dhm"), ("resnet34", "dhm"), ("resnet50", "dhm")}
     assert {key for key, value in augmentations.items() if value == "crop"} == cropped
     assert set(augmentations.values()) == {"crop", "scale"}
+
+
+def test_osnet_from_imagenet_is_another_protocol(modules):
+    settings = {name: value for name, (value, _) in modules[0].settings_of("reid", "osnet_x1_0", "imagenet").items()}
+    assert (settings["optimizer"], settings["learning_rate"]) == ("amsgrad", 0.0015)
+    assert (settings["epochs"] + settings["new_layers_epochs"], settings["milestones"]) == (150, (50, 110))
+    assert modules[0].settings_of("reid", "cdnet", "imagenet")["start"][0] == "imagenet"
+
+
+@pytest.mark.parametrize(
+    "recipe, arch, kind", [("imagenet", "osnet_x0_5", "Cosine"), ("imagenet", "cdnet", "Exponential")]
+)
+def test_schedules_without_steps(modules, config_of, recipe, arch, kind):
+    _, experiment = modules
+    schedule = experiment.schedule_of(config_of(recipe, "baseline", f"--arch={arch}"), 10)
+    assert type(schedule).__name__ == kind
+    rate = {"Cosine": 0.2, "Exponential": 0.1 * 0.97**60}[kind]
+    assert float(schedule(600)) == pytest.approx(rate, rel=1e-5)
 
 
 def test_a_config_becomes_its_objective(modules, config_of):

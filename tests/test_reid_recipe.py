@@ -41,7 +41,16 @@ def persons(tmp_path_factory):
         (["--dataset=folder"], "--dataset folder wants --data_dir"),
         (["--dataset=synthetic", "--pattern=x"], "--pattern and --nocameras are of --dataset folder"),
         (["--dataset=synthetic", "--nocameras"], "--pattern and --nocameras are of --dataset folder"),
-        (["--data_dir=x", "--start=imagenet"], "--start imagenet is of --arch resnet50"),
+        (["--data_dir=x", "--start=imagenet"], "--start imagenet is of --arch resnet50, OSNet and CDNet"),
+        (["--data_dir=x", "--start=imagenet", "--arch=osnet_x0_5"], "--weights FILE, torchreid's"),
+        (["--data_dir=x", "--start=imagenet", "--arch=cdnet"], "--weights FILE, last.keras of recipes/imagenet.py"),
+        (["--data_dir=x", "--genotype=x"], "--genotype is of --arch cdnet. Received: --arch mobilenet"),
+        (["--data_dir=x", "--arch=osnet_x0_5", "--width=0.5"], "--width is of CDNet and CNet"),
+        (["--data_dir=x", "--triplet_weight=1"], "--triplet_weight is of OSNet and CDNet"),
+        (["--data_dir=x", "--arch=osnet_x0_5", "--triplet_weight=1"], "give --images_of_each 4, too"),
+        (["--data_dir=x", "--arch=osnet_x0_5", "--neck=blneck"], "--neck of OSNet is dense or fblneck"),
+        (["--data_dir=x", "--arch=cdnet", "--neck=dense"], "of CDNet blneck or fblneck"),
+        (["--data_dir=x", "--arch=cdnet", "--batch_size=30"], "--batch_size is a multiple of --images_of_each, 4"),
         (["--data_dir=x", "--arch=resnet50"], "--weights FILE, torchvision's. Or give --start random."),
         (["--data_dir=x", "--arch=resnet50", "--start=random", "--weights=x"], "--weights is of --start imagenet"),
         (["--data_dir=x", "--arch=resnet50", "--weights=nowhere.pth"], "--weights nowhere.pth is no file"),
@@ -69,14 +78,20 @@ def test_settings_are_the_papers(recipe):
         settings = {name: value for name, (value, _) in recipe.experiment.settings_of_flags(recipe.RECIPE).items()}
     assert settings | {"start": "imagenet", "new_layers_epochs": 10, "dataset": "duke"} == settings
     assert (settings["label_smoothing"], settings["image_size"], settings["erasing"]) == (0.1, "256x128", 0.0)
-    assert recipe.published("duke", "resnet50") == {"baseline": [59.4, 78.2], "dsl": [60.5, 78.8], "dhm": [65.4, 81.1]}
-    assert recipe.published(None, "mobilenet") == recipe.published("market1501", "mobilenet")
-    assert recipe.published(None, "mobilenet")["dhm"] == [59.1, 79.0] and recipe.published("folder", "resnet50") == {}
+    of_duke = {"baseline": [59.4, 78.2], "dsl": [60.5, 78.8], "dhm": [65.4, 81.1]}
+    assert recipe.published({"arch": "resnet50", **settings}) == of_duke
+    mobilenet = {"arch": "mobilenet", **settings, "dataset": "market1501", "start": "random"}
+    assert recipe.published(mobilenet)["dhm"] == [59.1, 79.0]
+    assert recipe.published({**mobilenet, "dataset": "folder"}) == {}
+    cdnet = {**mobilenet, "arch": "cdnet", "width": 1.0}
+    assert recipe.published(cdnet) == {"baseline": [83.7, 93.7]}
+    small = {**cdnet, "start": "imagenet", "width": 0.5, "image_size": "128x64"}
+    assert recipe.published(small) == {"baseline": [80.3, 92.5]}
 
 
 def test_a_smoke_run_takes_few_persons_that_can_be_found(recipe, persons):
     people = reid.person_folder(persons)
-    few = recipe.some_of(people, persons=3)
+    few = recipe.persons.some_of(people, persons=3)
     assert few.statistics() == {"train": (3, 12, 2), "query": (3, 6, 2), "gallery": (3, 6, 2)}
     assert few.query.class_names == few.gallery.class_names == people.query.class_names[:3]
 
@@ -124,7 +139,7 @@ def test_test_images_that_cannot_be_decoded_are_named_before_the_training(recipe
     path.write_bytes(path.read_bytes()[:100])
     people = reid.person_folder(tmp_path / "copy")
     with pytest.raises(ValueError, match=f"1 of {len(people.gallery)} images to test on cannot .*{path.name}"):
-        recipe.check_images(people)
+        recipe.persons.check_images(people)
 
 
 def test_the_best_epoch_is_that_of_the_highest_map(recipe):
@@ -141,6 +156,7 @@ def test_the_table_has_means_over_the_seeds_and_the_papers_numbers(recipe, capsy
         def __init__(self, seed):
             names = ("map", "minp", "rank1", "rank5", "rank10")
             numbers = {f"main_{name}": 50.0 + 10 * number + 2 * seed for number, name in enumerate(names)}
+            self.config = {"arch": "resnet50", "dataset": "market1501", "start": "imagenet", "image_size": "256x128"}
             self.result = {"last": numbers, "best": numbers, "multi_query": {"main_map": 70.0, "main_rank1": 80.0}}
 
     with flagsaver.flagsaver():
@@ -153,6 +169,60 @@ def test_the_table_has_means_over_the_seeds_and_the_papers_numbers(recipe, capsy
         *("51.00", "(1.41)", "71.00", "(1.41)", "70.3", "88.5"),
     ]
     assert sum("multi query" in line for line in lines) == 2 and "76.7 90.3" in "\n".join(lines)
+
+
+def test_osnet_and_cdnet_have_settings_of_their_own(recipe, persons, tmp_path):
+    people = reid.person_folder(persons)
+    dhm.models.write_genotype(tmp_path / "genotype.json", "cnet_top4")
+    small = ["--image_size=64x32", "--batch_size=8"]
+    found = {}
+    for name, arguments in {
+        "osnet": ["--arch=osnet_x0_25"],
+        "cdnet": ["--arch=cdnet", "--width=0.25", f"--genotype={tmp_path}/genotype.json"],
+    }.items():
+        with flagsaver.flagsaver():
+            flagged(f"--data_dir={persons}", *arguments, *small)
+            assert recipe.check() is None
+            settings = {key: value for key, (value, _) in recipe.experiment.settings_of_flags(recipe.RECIPE).items()}
+            settings |= recipe.RECIPE.identify(settings)
+            config = recipe.experiment.config_of(recipe.RECIPE, settings, "baseline", seed=0)
+            assert recipe.experiment.protocols.deviations(config) == {
+                key: (config[key], paper)
+                for key, paper in {
+                    **{"dataset": "market1501", "image_size": "256x128", "batch_size": 64},
+                    **({"width": 1.0} if name == "cdnet" else {}),
+                }.items()
+            }
+            network = recipe.build(config, people)
+            model = dhm.DHM(network, "baseline", **recipe.experiment.triplets_of(config))
+            found[name] = network, model, recipe.train_batches(config, people, 0), recipe.optimizer_of(config, 0.1)
+    network, model, batches, optimizer = found["osnet"]
+    assert (network.name, list(network.output), model.triplet_weight) == ("osnet_x0_25", ["main"], 0)
+    assert batches.settings | {"patch": 0.5, "label_smoothing": 0.1} == batches.settings
+    network, model, batches, optimizer = found["cdnet"]
+    assert model.triplet_weight == 1 and model.main.output.shape == (None, 128 + 256)
+    assert "stack1_layer2_block1_stream2_lite2_conv2" in {layer.name for layer in network.layers}  # (3, 5) of cnet_top4
+    assert (batches.persons, batches.images) == (2, 4) and batches.settings["crop"] == "pad"
+    assert isinstance(optimizer, dhm.optimizers.SGD) and optimizer.weight_decay == 5e-4
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_cdnet_trains_with_and_without_branches(tmp_path, persons, capsys):
+    """What is searched with, and shipped, is the embedding of 384 numbers."""
+    command = ["--dataset=folder", f"--data_dir={persons}", "--arch=cdnet", "--width=0.25", "--image_size=64x32"]
+    command += ["--method=baseline,dhm", "--batch_size=8", "--epochs=2", "--evaluate_every=1", "--learning_rate=0.02"]
+    run_main("reid", *command, f"--run_dir={tmp_path}/runs")
+    assert "Single query, %" in capsys.readouterr().out
+    for method in ("baseline", "dhm"):
+        run = Run.open(tmp_path / "runs" / f"{method}-0")
+        terms = {"main_triplet", "main_local_ce", "main_local_triplet"}
+        assert terms <= run.history[-1].keys() and ("mimic_main_to_aux1" in run.history[-1]) == (method == "dhm")
+        with np.load(run.checked("embeddings.npz")) as file:
+            features = file["query_features"]
+        assert features.shape[1] == 128 + 256
+        served = reid.Extractor(tmp_path / f"runs/{method}-0/serving/1")(reid.person_folder(persons).query)
+        np.testing.assert_allclose(served, features, atol=1e-5 * abs(features).max())
 
 
 def small(config, people):
@@ -190,7 +260,7 @@ def test_it_trains_evaluates_draws_exports_and_keeps_what_is_done(tmp_path, pers
     command = (*command, "--batch_size=8", "--epochs=4", "--evaluate_every=2", f"--run_dir={tmp_path}/runs")
     people = reid.person_folder(persons)
     several = dataclasses.replace(people, multi_query=people.query)  # one image of each person by each camera
-    run_main("reid", *command, build=small, read=lambda settings: several)
+    run_main("reid", *command, build=small, read=lambda dataset, smoke: several)
     first = capsys.readouterr().out
     run = Run.open(tmp_path / "runs" / "dhm-0")
     last = run.result["last"]

@@ -113,7 +113,7 @@ def test_each_row_takes_the_runs_of_its_experiment_alone(tmp_path, report):
                 **{head: 20.0 + len(experiments) + more for head, more in (("main", 0), ("aux1", 0.25), ("aux2", 0.5))},
             )
             experiments.append(row.condition)
-    assert len(experiments) == 21 + 12 + 12 + 2 + 3 + 2 + 1 + 4 + 2
+    assert len(experiments) == 21 + 12 + 12 + 2 + 3 + 2 + 1 + 4 + 2 + 8 + 15  # one is in both of the last
     rows, markdown, _ = written(report, tmp_path / "runs", out=tmp_path / "report")
     for table in tables:
         ours = [row for row in of_paper(rows, table.name) if row["epoch"] == "best"]
@@ -281,7 +281,9 @@ def experiments_of(command, seeds):
     assert python == "python" and path == f"recipes/{recipe}.py" and (recipe != "cifar100") == ("data_dir" in values)
     assert values.pop("seeds", None) == (str(seeds) if seeds else None)
     values.pop("data_dir", None)
-    assert (values.pop("weights", None) == "FILE") == (recipe == "reid" and values["arch"] == "resnet50")
+    assert (values.pop("weights", None) == "FILE") == (
+        values["arch"] == "resnet50" or values.get("start") == "imagenet"
+    ) * (recipe == "reid")
     return [{"recipe": recipe, **values, "method": method} for method in values["method"].split(",")]
 
 

@@ -265,8 +265,12 @@ class InterruptTwice(Interrupt):
 
 
 def test_a_second_interrupt_stops_at_once(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, callbacks=[InterruptTwice(2)])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in several processes ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, callbacks=[InterruptTwice(2)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert positions(tmp_path) == []
 
 

@@ -8,7 +8,7 @@ import zlib
 import keras
 import numpy as np
 
-from dhm_keras.data.crops import crop_and_flip, cut, draw_crops, padded
+from dhm_keras.data.crops import crop_and_flip, cut, cut_out, draw_crops, draw_holes, padded
 from dhm_keras.data.on_device import DrawnCalls, ImagesOnDevice
 
 # What a generator draws; the second word of its key.
@@ -97,6 +97,10 @@ class TrainBatches(ShuffledBatches):
             `steps_per_execution` in `compile`, a divisor of `steps_per_epoch`, so many steps are one call, and a small
             network keeps a large GPU busy. For training on one device. The padded images stay there, uint8 at two bytes
             a number, until the model is trained on other batches, or compiled anew. Defaults to `False`.
+        cutout: Integer. Side of a square that each crop loses, its centre uniform within the crop, what is outside left
+            off (DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017). It
+            gets the mean colour of `images`, rounded if they are integers: about zero, once normalised. Not with
+            `on_device`. Defaults to `0`: none.
 
     Attributes:
         source: With `on_device` the `ImagesOnDevice`, made at the first use, else `None`.
@@ -105,7 +109,7 @@ class TrainBatches(ShuffledBatches):
         ValueError: if images and labels do not fit one another, or a number is out of range.
     """
 
-    def __init__(self, images, labels, batch_size, pad=0, flip=False, crop="image", seed=0, on_device=False):
+    def __init__(self, images, labels, batch_size, pad=0, flip=False, crop="image", seed=0, on_device=False, cutout=0):
         images, labels = np.asarray(images), np.asarray(labels)
         if images.ndim != 4 or len(images) != len(labels) or not len(images):
             raise ValueError(
@@ -113,15 +117,26 @@ class TrainBatches(ShuffledBatches):
                 f"labels, n > 0. Received: shapes {images.shape} and {labels.shape}."
             )
         super().__init__()
-        check_integers(batch_size=(batch_size, 1), seed=(seed, 0), pad=(pad, 0))
+        check_integers(batch_size=(batch_size, 1), seed=(seed, 0), pad=(pad, 0), cutout=(cutout, 0))
+        if cutout and on_device:
+            raise ValueError(
+                "Invalid value for argument `cutout`. Expected 0 with on_device=True: squares are cut out on the CPU. "
+                f"Received: {cutout}."
+            )
         self.labels, self.batch_size, self.seed = labels, batch_size, seed
         if crop not in ("image", "batch"):
             raise ValueError(f"Invalid value for argument `crop`. Expected 'image' or 'batch'. Received: {crop!r}.")
         self.images, self.pad, self.flip, self.crop, self.on_device = images, pad, flip, crop, on_device
+        self.cutout = cutout
 
     @functools.cached_property
     def source(self):
         return ImagesOnDevice(self.images, self.labels, self.pad) if self.on_device else None
+
+    @functools.cached_property
+    def _mean_colour(self):
+        mean = self.images.mean(axis=(0, 1, 2), dtype="float64")
+        return (np.round(mean) if self.images.dtype.kind in "iu" else mean).astype(self.images.dtype)
 
     @property
     def settings(self):
@@ -130,6 +145,7 @@ class TrainBatches(ShuffledBatches):
             "images": zlib.crc32(np.ascontiguousarray(self.images)),
             "labels": zlib.crc32(np.ascontiguousarray(self.labels)),
             **{name: getattr(self, name) for name in ("batch_size", "pad", "flip", "crop", "seed")},
+            **({"cutout": self.cutout} if self.cutout else {}),  # checkpoints from before it was there go on
         }
 
     def for_backend(self, strategy=None):
@@ -152,7 +168,11 @@ class TrainBatches(ShuffledBatches):
         with tf.device("CPU"):
             pixels = tf.constant(padded(self.images, self.pad).reshape(-1, channels))
             labels = tf.constant(self.labels)
-        batch = lambda draws: cut(tf.gather, pixels, labels, draws, height, width, self.pad)
+
+        def batch(draws):
+            crops, targets = cut(tf.gather, pixels, labels, draws, height, width, self.pad)
+            return self._with_holes(tf.where, crops, draws[:, 4:]), targets
+
         pipeline = lambda context: self._pipeline(lambda draws: draws.map(batch, num_parallel_calls=2), context)
         return distributed(pipeline, strategy)
 
@@ -170,7 +190,7 @@ class TrainBatches(ShuffledBatches):
         return self._pipeline(lambda draws: draws)
 
     def _pipeline(self, cut_all, context=None):
-        """The endless `tf.data.Dataset` of a replica's shares, from that of their draws, int64 `(b, 4)` each."""
+        """The endless `tf.data.Dataset` of a replica's shares, from that of their draws, int64 `(b, 4 or 6)` each."""
         import tensorflow as tf
 
         from dhm_keras.distribute.tensorflow_data import shares, without_autotune
@@ -181,24 +201,36 @@ class TrainBatches(ShuffledBatches):
         steps = lambda draws: tf.data.Dataset.from_tensor_slices(bounds).map(lambda at: draws[at[0] : at[1]])
         epochs = tf.data.Dataset.from_generator(
             lambda: map(self._draws, itertools.count(first_epoch)),
-            output_signature=tf.TensorSpec((len(self.images), 4), "int64"),
+            output_signature=tf.TensorSpec((len(self.images), 6 if self.cutout else 4), "int64"),
         )
         return without_autotune(cut_all(epochs.flat_map(steps).skip(first_share)).prefetch(4))
 
     def _draws(self, epoch):
-        """What an epoch's batches are made of: int64 `(n, 4)`, see `crops.cut`."""
+        """What an epoch's batches are made of: int64 `(n, 4)`, see `crops.cut`; with holes their centres, `(n, 6)`."""
         return np.concatenate([self._draws_of_step(epoch, step) for step in range(self.steps_per_epoch)])
 
     def _draws_of_step(self, epoch, step):
-        """Those of one batch, int64 `(b, 4)`."""
+        """Those of one batch, int64 `(b, 4)` or `(b, 6)`."""
         rows, generator = self._rows(epoch, step), _generator(self.seed, _CROPS, epoch, step)
         crops = draw_crops(generator, len(rows), self.pad, self.flip, self.crop)
-        return np.stack([rows, *np.broadcast_to(crops, (3, len(rows)))], axis=1)
+        holes = self._draw_holes(generator, len(rows))
+        return np.stack([rows, *np.broadcast_to(crops, (3, len(rows))), *holes], axis=1)
+
+    def _draw_holes(self, generator, n):
+        """Centres of `n` images' holes, int64 `(2, n)`; `(0, n)` without holes."""
+        return draw_holes(generator, n, *self.images.shape[1:3]) if self.cutout else np.empty((0, n), "int64")
+
+    def _with_holes(self, where, images, centers):
+        """Images `(b, ...)` with holes around `(b, 2)`, as of `crops.cut_out`; as they are without holes."""
+        if not self.cutout:
+            return images
+        return cut_out(where, images, centers[:, 0], centers[:, 1], self.cutout, self._mean_colour)
 
     def __getitem__(self, index):
         epoch, step = divmod(self.first_batch + index, self.steps_per_epoch)
         rows, generator = self._rows(epoch, step), _generator(self.seed, _CROPS, epoch, step)
-        return crop_and_flip(self.images[rows], generator, self.pad, self.flip, self.crop), self.labels[rows]
+        images = crop_and_flip(self.images[rows], generator, self.pad, self.flip, self.crop)
+        return self._with_holes(np.where, images, self._draw_holes(generator, len(rows)).T), self.labels[rows]
 
 
 def check_integers(**arguments):

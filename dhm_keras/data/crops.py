@@ -1,4 +1,4 @@
-"""Crops and flips of images, all of a batch by one gather; the same numbers for NumPy, TensorFlow and JAX."""
+"""Crops and flips of images, all of a batch by one gather, and holes; the same for NumPy, TensorFlow and JAX."""
 
 import numpy as np
 
@@ -53,6 +53,35 @@ def crop_and_flip(images, generator, pad, flip, crop="image"):
     n, height, width, channels = images.shape
     crops = windows(np.arange(n), *draw_crops(generator, n, pad, flip, crop), height, width, pad)
     return padded(images, pad).reshape(-1, channels).take(crops, axis=0)
+
+
+def draw_holes(generator, n, height, width):
+    """Draws the centres of holes: int64 `(2, n)`, uniform rows and columns of images of that height and width."""
+    return np.stack([generator.integers(0, side, n) for side in (height, width)])
+
+
+def cut_out(where, images, rows, columns, side, colour):
+    """Gives a square of each image one colour (DeVries and Taylor, "Improved Regularization of ... Cutout", 2017).
+
+    Args:
+        where: NumPy's function of that name, or TensorFlow's.
+        images: `(n, height, width, channels)`.
+        rows, columns: int64 `(n,)`: the squares' centres, of an even side the pixel below and to the right of it.
+        side: Integer. What of a square is outside its image is left off.
+        colour: `(channels,)`, of the dtype of `images`.
+
+    Returns:
+        As `images`.
+    """
+    height, width = images.shape[1:3]
+    inside = _covered(rows, side, height)[:, :, None] & _covered(columns, side, width)[:, None, :]
+    return where(inside[..., None], colour, images)
+
+
+def _covered(centers, side, length):
+    """Whether each of `length` pixels in a line is in the hole around each centre: `(n, length)`."""
+    begin = centers[:, None] - side // 2
+    return (begin <= np.arange(length)) & (begin + side > np.arange(length))
 
 
 def padded(images, pad):

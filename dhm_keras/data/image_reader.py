@@ -42,7 +42,8 @@ class Reader:
         Args:
             rows: Integers `(b,)`: which.
             window: Function of width, height and an image's draws to a box, as of `jpeg.resized`, whether the image is
-                mirrored, and a hole: `None`, or integers (top, left, bottom, right) in the resized image and a colour.
+                mirrored, and what else is done: `None`, or a function that changes the resized image, uint8
+                `(height, width, 3)`, in place.
             draws: Sequence of b draws.
 
         Returns:
@@ -63,6 +64,32 @@ class Reader:
             raise
         return (images, self.source.labels[rows]) if whole.all() else (images[whole], self.source.labels[rows[whole]])
 
+    def image(self, row):
+        """Decodes one image, in the thread of who asks.
+
+        Args:
+            row: Integer: which.
+
+        Returns:
+            `PIL.Image.Image` of mode RGB; `None` if it cannot be decoded and is left out.
+
+        Raises:
+            ValueError: if it cannot be decoded, and is not to be left out.
+            OSError: if the file cannot be read.
+        """
+        content = self.source.read(row)
+        try:
+            return jpeg.decode(content)
+        except jpeg.CorruptImage as error:
+            where = self.source.where(row)
+            if self.on_corrupt == "skip":
+                self._skipped[where] = True
+                return None
+            raise ValueError(
+                f"{where} is not an image that can be decoded ({error}). Remove it, or leave "
+                "such images out with on_corrupt='skip', of a recipe --on_corrupt skip."
+            ) from None
+
     def _next_whole(self, row, read, draws, pixels):
         """Fills `pixels` with the first image behind `row` that can be decoded; returns its number."""
         for other in itertools.chain(range(row + 1, len(self.source)), range(row)):
@@ -72,23 +99,13 @@ class Reader:
 
     def _read_one(self, window, row, draws, pixels):
         """Fills `pixels`, `(height, width, 3)`; returns whether the image is whole."""
-        content = self.source.read(row)
-        try:
-            image = jpeg.decode(content)
-        except jpeg.CorruptImage as error:
-            where = self.source.where(row)
-            if self.on_corrupt == "skip":
-                self._skipped[where] = True
-                return False
-            raise ValueError(
-                f"{where} is not an image that can be decoded ({error}). Remove it, or leave "
-                "such images out with on_corrupt='skip', of a recipe --on_corrupt skip."
-            ) from None
-        box, mirrored, hole = window(*image.size, draws)
+        image = self.image(row)
+        if image is None:
+            return False
+        box, mirrored, finish = window(*image.size, draws)
         pixels[:] = jpeg.resized(image, box, self.size, mirrored)
-        if hole:
-            (top, left, bottom, right), colour = hole
-            pixels[top:bottom, left:right] = colour
+        if finish:
+            finish(pixels)
         return True
 
 

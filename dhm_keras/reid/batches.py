@@ -1,17 +1,16 @@
 """Training and test batches of images of persons, as pure functions of (seed, epoch, step)."""
 
-import math
+import functools
 import zlib
 
 import numpy as np
 
-from dhm_keras.data import IMAGENET_MEAN_STD
+from dhm_keras.data import jpeg
 from dhm_keras.data.batches import _ORDER, _generator, check_integers
 from dhm_keras.data.jpeg_batches import EncodedTestBatches, EncodedTrainBatches
+from dhm_keras.reid.augmentation import TRIES, crop_window, erase, pad_and_crop, paste
 
-LARGER = 1.125  # 288 x 144 for crops of 256 x 128
-AREAS, RATIOS, TRIES = (0.02, 0.4), (0.3, 1 / 0.3), 100  # of random erasing
-COLOUR = tuple(round(255 * mean) for mean in IMAGENET_MEAN_STD[0])  # about zero, once an image is normalised
+ERASE_DRAWS, PATCH_DRAWS = 2 * TRIES + 3, 2 * TRIES + 9
 
 
 class PersonTrainBatches(EncodedTrainBatches):
@@ -34,7 +33,9 @@ class PersonTrainBatches(EncodedTrainBatches):
         source: `PersonImages`.
         batch_size: Integer > 0, at most the number of images.
         image_size: (height, width). Defaults to `(256, 128)`.
-        crop: Boolean. Whether images are cropped. Defaults to `True`.
+        crop: `True`: as above. `False`: every image is resized as a whole. `"pad"`: so it is, mirrored or not, and then
+            cropped from itself with black around it: 10 pixels on every side at a width of 128, at others in
+            proportion, rounded, but one at least (CDNet; Luo et al., "Bag of Tricks", 2019). Defaults to `True`.
         flip: Boolean. Whether every other image, at random, is mirrored left to right. Defaults to `True`.
         erasing: Float in [0, 1]. Probability that a rectangle of an image gets ImageNet's mean colour, which is zero
             once the image is normalised: 2 to 40 % of the area, aspect ratio 0.3 to 1 / 0.3 (Zhong et al., "Random
@@ -42,7 +43,14 @@ class PersonTrainBatches(EncodedTrainBatches):
         label_smoothing: Float in [0, 1). With e > 0 the labels are distributions, (1 - e) onehot + e / K. Defaults to
             `0.0`: integers.
         seed: Integer >= 0. Defaults to `0`.
-        on_corrupt: As of `data.JpegTrainBatches`. Defaults to `"raise"`.
+        on_corrupt: As of `data.JpegTrainBatches`. An image that gives a patch only is treated likewise: with `"skip"`
+            it is noted in `skipped`, and no patch is pasted. Defaults to `"raise"`.
+        patch: Float in [0, 1]. Probability that a patch of another image is pasted onto an image, before erasing: 1 to
+            50 % of the area, aspect ratio 0.1 to 10, mirrored and turned by up to 10 degrees with a probability of one
+            half each (random patch of Zhou et al., "Learning Generalisable Omni-Scale Representations", with
+            torchreid's numbers). torchreid cuts patches from the images of the batches before; ours are cut from
+            images drawn uniformly from all those of `source`, resized as a whole, so that a batch depends on no other.
+            Each costs the decoding of an image more. Defaults to `0.0`.
 
     Attributes:
         skipped: List of the files that were left out until now, each once.
@@ -63,16 +71,20 @@ class PersonTrainBatches(EncodedTrainBatches):
         label_smoothing=0.0,
         seed=0,
         on_corrupt="raise",
+        patch=0.0,
     ):
         size = check_size(image_size)
-        if not 0 <= erasing <= 1:
-            raise ValueError(f"Invalid value for argument `erasing`. Expected 0 to 1. Received: {erasing!r}.")
+        if crop not in (True, False, "pad"):
+            raise ValueError(f"Invalid value for argument `crop`. Expected a Boolean or 'pad'. Received: {crop!r}.")
+        for argument, value in {"erasing": erasing, "patch": patch}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"Invalid value for argument `{argument}`. Expected 0 to 1. Received: {value!r}.")
         if not 0 <= label_smoothing < 1:
             raise ValueError(
                 f"Invalid value for argument `label_smoothing`. Expected a number in [0, 1). Received: "
                 f"{label_smoothing!r}."
             )
-        draws = 4 + (1 + 2 * TRIES + 2 if erasing else 0)
+        draws = 4 + (ERASE_DRAWS if erasing else 0) + (PATCH_DRAWS if patch else 0)
         super().__init__(source, batch_size, size, seed, on_corrupt, draws)
         if not self.examples_per_epoch:
             raise ValueError(
@@ -80,7 +92,7 @@ class PersonTrainBatches(EncodedTrainBatches):
                 f"Received: {batch_size}."
             )
         self.image_size, self.crop, self.flip = list(size), crop, flip
-        self.erasing, self.label_smoothing = erasing, label_smoothing
+        self.erasing, self.label_smoothing, self.patch = erasing, label_smoothing, patch
 
     @property
     def examples_per_epoch(self):
@@ -95,6 +107,7 @@ class PersonTrainBatches(EncodedTrainBatches):
             "images": self.source.checksum,
             "labels": zlib.crc32(self.labels.tobytes()),
             **{name: getattr(self, name) for name in names},
+            **({"patch": self.patch} if self.patch else {}),  # checkpoints from before it was there go on
         }
 
     @property
@@ -119,10 +132,25 @@ class PersonTrainBatches(EncodedTrainBatches):
     def _window(self, width, height, draws):
         mirrored, cropped, *draws = draws
         box = (0, 0, width, height)
-        if self.crop and cropped < 0.5:
-            box = _crop(width, height, self.image_size, draws[:2])
-        hole = _hole(self.image_size, self.erasing, draws[2:]) if self.erasing else None
-        return box, self.flip and mirrored < 0.5, hole and (hole, COLOUR)
+        if self.crop and self.crop != "pad" and cropped < 0.5:
+            box = crop_window(width, height, self.image_size, draws[:2])
+        return box, self.flip and mirrored < 0.5, functools.partial(self._finish, draws)
+
+    def _finish(self, draws, pixels):
+        """What is done to an image, uint8 `(height, width, 3)`, when it is resized."""
+        if self.crop == "pad":
+            pad_and_crop(pixels, draws[:2])
+        if self.patch:
+            self._paste(draws[-PATCH_DRAWS:], pixels)
+        if self.erasing:
+            erase(pixels, self.erasing, draws[2 : 2 + ERASE_DRAWS])
+
+    def _paste(self, draws, pixels):
+        """Pastes a patch of an image of `source`, or does not, as the first of its draws says."""
+        pasted, which, *draws = draws
+        other = self.reader.image(int(which * len(self.source))) if pasted < self.patch else None
+        if other is not None:
+            paste(pixels, jpeg.resized(other, (0, 0, *other.size), self.reader.size), draws)
 
 
 class IdentityBatches(PersonTrainBatches):
@@ -137,8 +165,8 @@ class IdentityBatches(PersonTrainBatches):
         source: `PersonImages`.
         persons: Integer > 0. P, at most the number of persons. Defaults to `16`.
         images: Integer > 0. K. Defaults to `4`.
-        **kwargs: `image_size`, `crop`, `flip`, `erasing`, `label_smoothing`, `seed`, `on_corrupt`, as of
-            `PersonTrainBatches`.
+        **kwargs: `image_size`, `crop`, `flip`, `erasing`, `label_smoothing`, `seed`, `on_corrupt`, `patch`, as
+            of `PersonTrainBatches`.
 
     Raises:
         ImportError: if Pillow is not installed.
@@ -225,32 +253,3 @@ def check_size(image_size):
             f"Invalid value for argument `image_size`. Expected (height, width), integers. Received: {image_size!r}."
         )
     return size
-
-
-def _crop(width, height, size, place):
-    """The window of an image that is a crop of `size` once it is resized to 1.125 times that, in its own pixels."""
-    larger = [round(side * LARGER) for side in size]  # height, width
-    top, left = (int(share * (whole - side + 1)) for share, whole, side in zip(place, larger, size, strict=True))
-    down, across = height / larger[0], width / larger[1]
-    return left * across, top * down, (left + size[1]) * across, (top + size[0]) * down
-
-
-def _hole(size, probability, draws):
-    """The rectangle that is erased, integers (top, left, bottom, right), or `None`; of the tries the first that fits.
-
-    Args:
-        size: (height, width).
-        probability: Float.
-        draws: Floats in [0, 1): whether, an area and an aspect ratio for each try, the place of top and left edge.
-    """
-    erased, *tries, down, across = draws
-    if erased >= probability:
-        return None
-    for area, ratio in zip(tries[::2], tries[1::2], strict=True):
-        area = size[0] * size[1] * (AREAS[0] + (AREAS[1] - AREAS[0]) * area)
-        ratio = RATIOS[0] + (RATIOS[1] - RATIOS[0]) * ratio
-        height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < height < size[0] and 0 < width < size[1]:
-            top, left = int(down * (size[0] - height + 1)), int(across * (size[1] - width + 1))
-            return top, left, top + height, left + width
-    return None
