@@ -5,6 +5,8 @@ import sys
 
 import keras
 
+PASSING = (keras.layers.Activation, keras.layers.Dropout, keras.layers.Identity)  # logits are logits behind them, too
+
 
 @keras.saving.register_keras_serializable(package="dhm_keras")
 class Network(keras.Model):
@@ -65,7 +67,7 @@ def classifier_input(logits):
         ValueError: if they are not of a dense layer.
     """
     layer, node, _ = logits._keras_history
-    while isinstance(layer, (keras.layers.Activation, keras.layers.Dropout, keras.layers.Identity)):
+    while isinstance(layer, PASSING):
         layer, node, _ = layer._inbound_nodes[node].input_tensors[0]._keras_history
     if not isinstance(layer, keras.layers.Dense):
         raise ValueError(
@@ -73,6 +75,20 @@ def classifier_input(logits):
             f"{layer.name!r}, a {type(layer).__name__}."
         )
     return layer._inbound_nodes[node].input_tensors[0]
+
+
+def classifiers(logits):
+    """The dense layers whose sum, or one of which, is some logits: a list, empty if they are of no dense layer.
+
+    Args:
+        logits: Symbolic tensor.
+    """
+    layer, node, _ = logits._keras_history
+    if isinstance(layer, keras.layers.Dense):
+        return [layer]
+    if not isinstance(layer, (*PASSING, keras.layers.Add)):
+        return []
+    return [each for tensor in layer._inbound_nodes[node].input_tensors for each in classifiers(tensor)]
 
 
 def checked_heads(network):

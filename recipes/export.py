@@ -3,6 +3,7 @@
     python recipes/export.py runs/cifar100/resnet32/dhm-0 serving/resnet32             # main, after the best epoch
     python recipes/export.py runs/cifar100/resnet32/dhm-0 serving/resnet32 --which last
     python recipes/export.py model.keras serving/mine --heads main,aux1                # the mean of two heads
+    python recipes/export.py main.keras serving/mine --heads=                          # a model that gives an embedding
     python recipes/export.py model.keras serving/mine --check --onnx --litert          # with a report
 
 CHECKPOINT is the folder of a finished run, or a `.keras` file that `DHM.save` wrote, on TensorFlow or JAX. Each export
@@ -32,7 +33,7 @@ from run_folders import card_of
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("which", None, ("best", "last"), "The weights of a run's best or last epoch. Default: best.")
-flags.DEFINE_list("heads", "main", "The head to export, or several: the mean of their probabilities.")
+flags.DEFINE_list("heads", "main", "The head to export, or several: the mean of their probabilities; or, empty, none.")
 flags.DEFINE_float("crop", None, "Share of an image's shorter side that image_bytes takes. Default: the recipe's, or 1")
 flags.DEFINE_boolean("squash", False, "Resize whole images whatever their aspect ratio, instead of --crop.")
 flags.DEFINE_boolean("embedding", None, "Give what the classifier takes, too. Default: of persons' networks alone.")
@@ -59,11 +60,12 @@ def main(arguments):
         crop = EVALUATED.get(of_recipe, 1.0) if FLAGS.crop is None else FLAGS.crop
         as_exported = {
             "crop": None if FLAGS.squash else crop,
-            "class_names": class_names(model),
+            "class_names": class_names(),
             "embedding": of_recipe == "reid" if FLAGS.embedding is None else FLAGS.embedding,
         }
-        path = dhm.export.export_main(model, directory, FLAGS.heads, card=card, **as_exported)
-        print(f"Exported {' and '.join(FLAGS.heads)} of {checkpoint} to {path}")
+        heads = FLAGS.heads or None  # none: the model gives an embedding
+        path = dhm.export.export_main(model, directory, heads, card=card, **as_exported)
+        print(f"Exported {' and '.join(heads or ['the embedding'])} of {checkpoint} to {path}")
         for wanted, convert in ((FLAGS.onnx, dhm.export.to_onnx), (FLAGS.litert, dhm.export.to_litert)):
             if wanted:
                 print(f"Converted to {convert(path)}")
@@ -114,10 +116,10 @@ def load_run(run):
     return model, run.config["recipe"], card
 
 
-def class_names(model):
-    """The lines of --class_names, else the model's own, which may be `None`."""
+def class_names():
+    """The lines of --class_names, or `None`: the model's own."""
     if not FLAGS.class_names:
-        return getattr(model, "class_names", None)
+        return None
     try:
         return pathlib.Path(FLAGS.class_names).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -130,14 +132,16 @@ def check(model, path, as_exported):
     """Prints the parity report of a version, on noise; `as_exported`: the arguments it was exported with."""
     network = getattr(model, "network", model)
     shape = [IMAGES, *(side or 224 for side in network.inputs[0].shape[1:])]
-    takes = dhm.export.read_card(path)["signatures"]["serving_default"]["inputs"]["images"]
+    card = dhm.export.read_card(path)
     rng = np.random.default_rng(0)
-    if takes.startswith("uint8"):
+    if card["signatures"]["serving_default"]["inputs"]["images"].startswith("uint8"):
         images = rng.integers(0, 256, shape).astype("uint8")
     else:
         images = rng.standard_normal(shape).astype("float32")
-    logits = dhm.export.float32_logits(model, images, FLAGS.heads)
+    logits = dhm.export.float32_logits(model, images, FLAGS.heads or None)
     plain = never_branched(network) if FLAGS.heads == ["main"] else None
+    if card["classes"]:
+        as_exported = {**as_exported, "class_names": as_exported["class_names"] or getattr(model, "class_names", None)}
     with tempfile.TemporaryDirectory() as folder:
         beside = plain and dhm.export.export_main(plain, folder, **as_exported)
         print(dhm.export.check(path, images, logits, beside))
@@ -147,18 +151,43 @@ def check(model, path, as_exported):
 
 def never_branched(network):
     """The library's network of the same name and size, built without branches; `None` of any other network."""
-    if network.name not in dhm.models.names():
+    if network.name not in dhm.models.names() or not isinstance(network.output, dict):
         return None
     normalizes = any(isinstance(layer, keras.layers.Normalization) for layer in network.layers)
-    is_mobilenet = network.name == "mobilenet"
-    return dhm.models.get(
+    plain = dhm.models.get(
         network.name,
-        **({"last_stride": network.get_layer("stack5_block2_conv1").strides[0]} if is_mobilenet else {}),
-        num_classes=keras.tree.flatten(network.output)[0].shape[-1],
+        **of_family(network),
+        num_classes=network.output["main"].shape[-1],
         input_shape=network.inputs[0].shape[1:],
         branches=(),
         normalization=((0.5,) * 3, (0.25,) * 3) if normalizes else None,
     )
+    return plain if variables_of_main(plain) == variables_of_main(network) else None  # it may have another genotype
+
+
+def variables_of_main(network):
+    """Names and shapes of the variables that are shipped."""
+    shipped = network.output.get("embedding", network.output["main"])
+    part = dhm.network.Network(network.inputs[0], shipped)
+    return {variable.path: tuple(variable.shape) for variable in part.variables}
+
+
+def of_family(network):
+    """The arguments of a network's builder that its name leaves open, as far as they change what is shipped."""
+    layers = {layer.name: layer for layer in network.layers}
+    if network.name == "mobilenet":
+        return {"last_stride": layers["stack5_block2_conv1"].strides[0]}
+    if not network.name.startswith(("osnet", "cdnet", "cnet")):
+        return {}
+    stem = layers["conv"]
+    has_local = "main_local_conv" in layers
+    if network.name.startswith("osnet"):
+        is_max = isinstance(layers["main_pool"], keras.layers.GlobalMaxPooling2D)
+        neck = {"neck": "fblneck" if has_local else "dense", "pooling": "max" if is_max else "avg"}
+    else:
+        task = "reid" if "embedding" in network.output else "classification"
+        neck = {"neck": "fblneck" if has_local else "blneck", "task": task, "width": stem.filters / 64}
+    return {"stem": stem.kernel_size[0], **neck}
 
 
 if __name__ == "__main__":

@@ -169,6 +169,9 @@ class RestHandler(http.server.BaseHTTPRequestHandler):
         tensors = {key: to_tensor(values[key], specs[key]) for key in specs if key in values}
         answers = self.models.predict(name, version, signature, tensors)
         columns = {key: to_json(value) for key, value in answers.items()}
+        if len(columns) == 1:  # an only output has no name
+            (values,) = columns.values()
+            return {"outputs" if "inputs" in request else "predictions": values}
         if "inputs" in request:
             return {"outputs": columns}
         rows = len(next(iter(columns.values())))

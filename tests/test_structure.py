@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "files": set(),
     "forking": {"initializers", "network"},
     "initializers": set(),
-    "interop": {"files"},
+    "interop": {"files", "network"},
     "layers": {"distribute"},
     "logs": set(),
     "models": {"files", "initializers", "layers", "necks", "network"},

@@ -23,6 +23,11 @@ def export_main(model, directory, heads="main", crop=1.0, class_names=None, embe
     All signatures give `logits` and `probabilities`, float32 `(batch, classes)`, the most probable `classes`, int32,
     with their `scores`, float32, and `class_names`, strings, `(batch, 5)` each, best first; of fewer classes all.
 
+    A network with the output `embedding`, as `models.cdnet` and every one with a `reid.bl_neck` or `reid.fbl_neck`, is
+    for comparing, not for classifying: `heads="main"` ships what leads to the embedding and nothing behind or beside
+    it, no classifier and no names. All signatures then give `embedding` alone, float32 `(batch, features)`, and the one
+    for normalised images is called `normalized`.
+
     Beside the versions are the files that a server and its clients need, written where they are missing: see
     `docs/serving.md`.
 
@@ -35,14 +40,16 @@ def export_main(model, directory, heads="main", crop=1.0, class_names=None, embe
     ```
 
     Args:
-        model: `DHM`, or a functional model from images to logits, or to a dict of logits by head.
+        model: `DHM`, or a functional model from images to logits, to a dict of logits by head, or to an embedding.
         directory: Path of the folder of versions; made if need be.
-        heads: String, or sequence of strings: of several heads the probabilities are the mean. Defaults to `"main"`.
+        heads: String, or sequence of strings: of several heads the probabilities are the mean. `None`: the model, such
+            as the `main` of a network with the output `embedding`, gives one and no logits. Defaults to `"main"`.
         crop: How `image_bytes` brings an image to the network's size, antialiased and bilinear. Float in (0, 1]: its
             shorter side is resized to `size / crop`, and the centre cut out, as `data.JpegTestBatches` does with
             `224 / 256`. `None`: the whole image is resized, whatever its aspect ratio. Defaults to `1.0`: the largest
             central square.
-        class_names: Sequence of strings, the name of class 0 first. Defaults to the model's own.
+        class_names: Sequence of strings, the name of class 0 first. Defaults to the model's own; with an embedding
+            alone there are none.
         embedding: Boolean. Whether all signatures give `embedding`, float32 `(batch, features)`, too: what the head's
             classifier takes. Defaults to `False`.
         card: Dict of JSON values, such as the data, the recipe and the metrics, for `assets.extra/model_card.json`.

@@ -60,7 +60,8 @@ def check(version, images, logits, never_branched=None):
     Args:
         version: Path of a version that `export_main` wrote.
         images: Array `(images, ...)` as the signature `serving_default` takes them.
-        logits: Array `(images, classes)`, what the trained model answers in float32.
+        logits: Array `(images, classes)`, what the trained model answers in float32; of a version that gives an
+            embedding alone `(images, features)`. `float32_logits` gives either.
         never_branched: Path of a version of the same network built without branches; its weights do not matter.
             Defaults to `None`: no comparison.
 
@@ -73,16 +74,17 @@ def check(version, images, logits, never_branched=None):
     """
     given, version = str(version), convert.version_folder(version)
     images, logits = np.asarray(images), np.asarray(logits)
-    _check_arrays(images, logits, read_card(version))
+    card = read_card(version)
+    _check_arrays(images, logits, card)
     equal, notes, other = None, [], None
     if never_branched is not None:
         other = convert.version_folder(never_branched, "never_branched")
-        read_card(other)  # whether it is whole
+        output = _output(read_card(other))
         ours, theirs = contents(version), contents(other)
         equal, sentence = compare(ours, theirs)
         notes.append(sentence)
-        if ours.takes != theirs.takes:
-            other = None  # it cannot be timed on the same image
+        if ours.takes != theirs.takes or output != _output(card):
+            other = None  # it cannot be timed on the same image, or gives something else
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
@@ -95,7 +97,7 @@ def check(version, images, logits, never_branched=None):
             models = [convert.beside(version, runtime.suffix)]
             if other is not None:
                 models += _never_branched(runtime, other, scratch, notes)
-            rows.append(_row(runtime, models, logits, scratch))
+            rows.append(_row(runtime, models, logits, _output(card), scratch))
     return Report(given, len(images), tuple(rows), equal, tuple(notes))
 
 
@@ -110,11 +112,18 @@ def _check_arrays(images, logits, card):
         raise ValueError(
             f"Invalid value for argument `images`. Expected {takes}. Received: {images.dtype.name} {images.shape}."
         )
-    if logits.shape != (len(images), card["classes"]) or not np.isfinite(logits).all():
+    *_, width = re.findall(r"\d+", card["signatures"]["serving_default"]["outputs"][_output(card)])
+    shape = len(images), int(width)
+    if logits.shape != shape or not np.isfinite(logits).all():
         raise ValueError(
-            f"Invalid value for argument `logits`. Expected finite numbers of shape {(len(images), card['classes'])}. "
-            f"Received: {logits.dtype.name} {logits.shape}."
+            f"Invalid value for argument `logits`. Expected finite numbers of shape {shape}. Received: "
+            f"{logits.dtype.name} {logits.shape}."
         )
+
+
+def _output(card):
+    """The output that is compared: `"logits"`, or `"embedding"` of a version without."""
+    return "logits" if "logits" in card["signatures"]["serving_default"]["outputs"] else "embedding"
 
 
 def _missing(runtime, version):
@@ -140,11 +149,11 @@ def _never_branched(runtime, version, scratch, notes):
     return [path]
 
 
-def _row(runtime, models, logits, scratch):
+def _row(runtime, models, logits, output, scratch):
     """Runs a runtime and compares its answers."""
     row = functools.partial(Row, size=size(models[0]))
-    answers = scratch / "logits.npy"
-    process = convert.run_program(PROGRAM, runtime.key, scratch / "images.npy", answers, SECONDS, *models)
+    answers = scratch / "answers.npy"
+    process = convert.run_program(PROGRAM, runtime.key, scratch / "images.npy", answers, SECONDS, output, *models)
     try:
         told = json.loads(process.stdout.splitlines()[-1])
     except (ValueError, IndexError):  # it was killed, or broke down
@@ -152,15 +161,18 @@ def _row(runtime, models, logits, scratch):
         return row(runtime.name, problem=f"its process ended with {process.returncode}. {last[:400]}")
     if "error" in told:
         return row(runtime.name, problem=told["error"][:400])
-    name = f"{runtime.name} {told['version']}"
     answers = np.load(answers)
-    others = np.flatnonzero(answers.argmax(axis=1) != logits.argmax(axis=1))
-    best = np.sort(logits[others], axis=1)[:, -2:]
     return row(
-        name,
+        f"{runtime.name} {told['version']}",
         difference=float(np.abs(answers - logits).max(initial=0.0)),
-        others=tuple(others.tolist()),
-        margin=float(np.ptp(best, axis=1).max(initial=0.0)),
+        **(_other_classes(answers, logits) if output == "logits" else {"others": None}),
         milliseconds=told["ms"][0],
         ratio=told["ratio"] and tuple(told["ratio"]),
     )
+
+
+def _other_classes(answers, logits):
+    """`others` and `margin` of a `Row`."""
+    others = np.flatnonzero(answers.argmax(axis=1) != logits.argmax(axis=1))
+    best = np.sort(logits[others], axis=1)[:, -2:]
+    return {"others": tuple(others.tolist()), "margin": float(np.ptp(best, axis=1).max(initial=0.0))}

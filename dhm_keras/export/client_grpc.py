@@ -20,7 +20,7 @@ def predict(image, address, name):
 
     Returns:
         Dict from the name of an output to a NumPy array, its value for this image: `logits` and `probabilities` of all
-        classes, `classes`, `scores` and, where known, `class_names` (bytes) of the best ones.
+        classes, `classes`, `scores` and, where known, `class_names` (bytes) of the best ones; or `embedding` alone.
     """
     import grpc
     import tensorflow as tf
@@ -37,7 +37,7 @@ def predict(image, address, name):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Prints the best classes of each image.")
+    parser = argparse.ArgumentParser(description="Prints the best classes of each image, or what it is compared by.")
     parser.add_argument("images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="JPEG or PNG file")
     parser.add_argument("--address", default="localhost:8500", help="of the server (default: %(default)s)")
     parser.add_argument("--name", default=NAME, help="of the model (default: %(default)s)")
@@ -55,6 +55,9 @@ def main():
         except OSError as error:
             sys.exit(f"{path}: {error.strerror or error}")
         print(path)
+        if "classes" not in answer:
+            print(*(f"{number:.6g}" for number in answer["embedding"]))
+            continue
         names = answer.get("class_names", [b""] * len(answer["classes"]))
         for number, score, name in zip(answer["classes"], answer["scores"], names):
             print(f"{100 * score:7.2f} %  {number} {name.decode()}")

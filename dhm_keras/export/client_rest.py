@@ -25,17 +25,18 @@ def predict(image, url, name):
 
     Returns:
         Dict from the name of an output to its value for this image: `logits` and `probabilities` of all classes,
-        `classes`, `scores` and, where known, `class_names` of the best ones.
+        `classes`, `scores` and, where known, `class_names` of the best ones; or `embedding` alone.
     """
     body = {"signature_name": "image_bytes", "instances": [{"b64": base64.b64encode(image).decode()}]}
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/v1/models/{name}:predict", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=60) as response:
-        return json.load(response)["predictions"][0]
+        answer = json.load(response)["predictions"][0]
+    return answer if isinstance(answer, dict) else {"embedding": answer}  # a server does not name an only output
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Prints the best classes of each image.")
+    parser = argparse.ArgumentParser(description="Prints the best classes of each image, or what it is compared by.")
     parser.add_argument("images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="JPEG or PNG file")
     parser.add_argument("--url", default="http://localhost:8501", help="of the server (default: %(default)s)")
     parser.add_argument("--name", default=NAME, help="of the model (default: %(default)s)")
@@ -54,6 +55,9 @@ def main():
         except OSError as error:
             sys.exit(f"{path}: {error.strerror or error}")
         print(path)
+        if "classes" not in answer:
+            print(*(f"{number:.6g}" for number in answer["embedding"]))
+            continue
         names = answer.get("class_names", [""] * len(answer["classes"]))
         for number, score, name in zip(answer["classes"], answer["scores"], names):
             print(f"{100 * score:7.2f} %  {number} {name}")

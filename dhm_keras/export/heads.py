@@ -10,7 +10,13 @@ import keras
 import numpy as np
 
 from dhm_keras.forking.graph import essence, is_functional
-from dhm_keras.network import Network, check_class_names, classifier_input, set_weights
+from dhm_keras.network import Network, check_class_names, classifier_input, heads_of, set_weights
+
+# No classifier ends in one of these, and what persons are compared by does.
+ENDS_OF_FEATURES = (
+    *(keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D, keras.layers.Concatenate),
+    *(keras.layers.BatchNormalization, keras.layers.ReLU, keras.layers.UnitNormalization),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +25,9 @@ class Shipped:
 
     Attributes:
         name: String, the network's name in characters that can stand in an address.
-        heads: Names of the heads whose mean is the answer.
+        heads: Names of the heads whose mean is the answer; empty: the embedding is, and there is no classifier.
         model: Functional float32 model with its own variables: images to a dict of logits `(batch, classes)`, and
-            `embedding` `(batch, features)` where it was asked for.
+            `embedding` `(batch, features)` where it was asked for, or is the answer.
         takes_raw: Boolean. Whether it takes images of 0-255, and not preprocessed ones.
         preprocess: The part of `model` that normalises raw images, shares its variables; `None`: there is none.
         compute: The rest of `model`.
@@ -38,27 +44,29 @@ class Shipped:
 
     @property
     def num_classes(self):
-        return self.model.output[self.heads[0]].shape[-1]
+        """Integer; `None` of an embedding."""
+        return self.model.output[self.heads[0]].shape[-1] if self.heads else None
 
 
 def choose(model, heads, class_names, embedding):
     """What is to be shipped of a model, before anything is copied.
 
     Args:
-        model: `DHM`, or a functional model from images to logits or to a dict of logits by head.
-        heads: String or sequence of strings.
+        model: `DHM`, or a functional model from images to logits, to a dict of logits by head, or to an embedding.
+        heads: String or sequence of strings; `None`: the model gives an embedding.
         class_names: Sequence of strings, or `None` for the model's own.
         embedding: Boolean. Whether the input of the head's classifier is an output, too.
 
     Returns:
-        `(network, heads, outputs, class_names)`: the functional model; a tuple of names; a dict of its symbolic
-        tensors, the heads and the embedding; a tuple or `None`.
+        `(network, heads, outputs, class_names)`: the functional model; a tuple of names, empty where the embedding
+        alone is shipped; a dict of its symbolic tensors, the heads and the embedding; a tuple or `None`.
 
     Raises:
         ValueError: if an argument is not as above.
     """
     network = getattr(model, "network", model)  # of a `DHM`
-    logits = _heads(network)
+    outputs = _outputs(network)
+    logits = {head: outputs[head] for head in heads_of(outputs)}
     shapes = [getattr(tensor, "shape", ()) for tensor in logits.values()]
     if any(len(shape) != 2 or shape != shapes[0] or (shape[1] or 0) < 2 for shape in shapes):
         raise ValueError(
@@ -68,24 +76,48 @@ def choose(model, heads, class_names, embedding):
     if len(network.inputs) != 1:
         names = [tensor.name for tensor in network.inputs]
         raise ValueError(f"Invalid value for argument `model`. Expected one input. Received: the inputs {names}.")
+    if heads is None and not isinstance(getattr(network, "output", None), dict):
+        return _embedding_alone(network, logits["main"], class_names)
+    if "embedding" in outputs and heads in ("main", ["main"], ("main",)):
+        return _embedding_alone(network, outputs["embedding"], class_names)
+    chosen = _checked_heads(heads, logits, embedding)
+    chosen_logits = {head: logits[head] for head in chosen}
+    features = {"embedding": classifier_input(logits[chosen[0]])} if embedding else {}
+    for head, tensor in chosen_logits.items():
+        _check_no_softmax(head, tensor)
+        _check_no_features(network, tensor)
+    names = class_names if class_names is not None else getattr(model, "class_names", None)
+    return network, chosen, {**chosen_logits, **features}, check_class_names(names, shapes[0][1])
+
+
+def _embedding_alone(network, tensor, class_names):
+    """What `choose` gives where persons are compared, and not classified."""
+    if len(tensor.shape) != 2 or tensor.shape[1] is None:
+        raise ValueError(
+            "Invalid value for argument `model`. Expected an embedding of shape (batch, features). Received: "
+            f"{tuple(tensor.shape)}."
+        )
+    if class_names is not None:
+        raise ValueError(
+            "Invalid value for argument `class_names`. Expected None with a network that ships an embedding: it has no "
+            f"classifier then. Received: {class_names!r}."
+        )
+    return network, (), {"embedding": tensor}, None
+
+
+def _checked_heads(heads, logits, embedding):
+    """The heads to ship, in a tuple."""
     chosen = tuple(heads) if isinstance(heads, (tuple, list)) else (heads,)
     if not chosen or any(chosen.count(head) > 1 or head not in list(logits) for head in chosen):
         raise ValueError(
             f"Invalid value for argument `heads`. Expected one or several of {sorted(logits)}, each once. Received: "
             f"{heads!r}."
         )
-    if embedding and (len(chosen) > 1 or "embedding" in chosen):
+    if embedding and len(chosen) > 1:
         raise ValueError(
-            "Invalid value for argument `embedding`. Expected it with one head alone, of another name. Received: the "
-            f"heads {chosen}."
+            f"Invalid value for argument `embedding`. Expected it with one head alone. Received: the heads {chosen}."
         )
-    for head in chosen:
-        _check_no_softmax(head, logits[head])
-    names = class_names if class_names is not None else getattr(model, "class_names", None)
-    outputs = {head: logits[head] for head in chosen}
-    if embedding:
-        outputs["embedding"] = classifier_input(logits[chosen[0]])
-    return network, chosen, outputs, check_class_names(names, shapes[0][1])
+    return chosen
 
 
 def penultimate(model, head):
@@ -103,7 +135,7 @@ def penultimate(model, head):
         ValueError: if there is no such head, or it does not end in a Dense layer.
     """
     network = getattr(model, "network", model)  # of a `DHM`
-    outputs = _heads(network)
+    outputs = _outputs(network)
     if not isinstance(next(iter(outputs.values()), None), keras.KerasTensor) or len(network.inputs) != 1:
         raise ValueError(
             "Invalid value for argument `model`. Expected a `DHM`, or a functional model from images to logits or to a "
@@ -162,15 +194,16 @@ def float32_logits(model, images, heads="main"):
         images: Array `(n, height, width, channels)`, as the model takes them.
 
     Returns:
-        float32 `(n, classes)`; of several heads the logarithm of their mean probabilities.
+        float32 `(n, classes)`; of several heads the logarithm of their mean probabilities; of a network that ships an
+        embedding that, `(n, features)`.
 
     Raises:
         ValueError: if an argument is not as above.
     """
     network, heads, outputs, _ = choose(model, heads, None, embedding=False)
     logits = in_float32(Network(network.inputs[0], outputs)).predict(images, batch_size=32, verbose=0)
-    if len(heads) == 1:
-        return logits[heads[0]]
+    if len(logits) == 1:
+        return next(iter(logits.values()))
     log_probs = [z - np.logaddexp.reduce(z, axis=-1, keepdims=True) for z in logits.values()]
     return np.logaddexp.reduce(log_probs, axis=0) - np.log(len(heads), dtype="float32")
 
@@ -217,8 +250,8 @@ def _in_float32(config):
     return config
 
 
-def _heads(network):
-    """The outputs of a functional model by head, of one output `main`; empty of a model that has none."""
+def _outputs(network):
+    """The outputs of a functional model by name, of one output `main`; of another model none that is a tensor."""
     if not is_functional(network):
         return {"": None}
     if isinstance(network, keras.Sequential):  # has `outputs`, and no `output`, when it was built and not called
@@ -234,6 +267,17 @@ def _check_no_softmax(head, tensor):
         raise ValueError(
             f"Invalid value for argument `model`. Expected logits. Received: a head {head!r} that ends in a softmax. "
             "`dhm_keras.fork(model, branches=0)` is the same network with logits."
+        )
+
+
+def _check_no_features(network, tensor):
+    """Raises `ValueError` if the one output of a model is none of a classifier; that of a dict is called logits."""
+    layer, *_ = tensor._keras_history
+    if isinstance(layer, ENDS_OF_FEATURES) and not isinstance(getattr(network, "output", None), dict):
+        raise ValueError(
+            f"Invalid value for argument `model`. Expected logits. Received: {network.name!r}, which ends in "
+            f"{layer.name!r}, a {type(layer).__name__}. If it gives an embedding, pass heads=None; if logits, a model "
+            "whose output is the dict {'main': logits}."
         )
 
 

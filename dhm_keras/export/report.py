@@ -11,8 +11,10 @@ class Row:
 
     Attributes:
         runtime: String, its name and version.
-        difference: Float, the largest |difference| of a logit from the trained model's; `None` if the runtime failed.
-        others: Tuple of integers, the images that it puts into another class than the trained model.
+        difference: Float, the largest |difference| of a logit, or of a number of the embedding, from the trained
+            model's; `None` if the runtime failed.
+        others: Tuple of integers, the images that it puts into another class than the trained model; `None` of an
+            embedding.
         margin: Float. The trained model's best logit is above its second by at most so much on these images.
         milliseconds: Float, of one image alone, the median; `None` without images.
         ratio: Tuple of floats, the 10th, 50th and 90th percentile of this time over that of the never-branched network,
@@ -23,7 +25,7 @@ class Row:
 
     runtime: str
     difference: float | None = None
-    others: tuple = ()
+    others: tuple | None = ()
     margin: float = 0.0
     milliseconds: float | None = None
     ratio: tuple | None = None
@@ -68,7 +70,7 @@ class Report:
         return (
             row.runtime,
             f"{row.difference:.1e}",
-            f"{self.images - len(row.others):,} of {self.images:,}",
+            "" if row.others is None else f"{self.images - len(row.others):,} of {self.images:,}",
             "" if row.milliseconds is None else f"{row.milliseconds:.2f}",
             "{1:.2f} ({0:.2f} - {2:.2f})".format(*row.ratio) if row.ratio else "",
             f"{row.size:,}",

@@ -2,9 +2,9 @@
 
 `dhm_keras.export.check` starts it in a fresh process, so that what answers has nothing in common with what trained:
 
-    python -P runtimes.py openvino images.npy logits.npy 3 serving/resnet32/1 [another/1]
+    python -P runtimes.py openvino images.npy answers.npy 3 logits serving/resnet32/1 [another/1]
 
-It writes the logits of the first model, and prints a line of JSON: the runtime's version and the milliseconds that an
+It writes an output of the first model, and prints a line of JSON: the runtime's version and the milliseconds that an
 image takes alone, of two models their ratio; or what went wrong. Each runtime computes on the CPU, in float32, with as
 many threads as it takes by itself.
 """
@@ -20,34 +20,35 @@ CALLS = 5  # in a block
 LEAST = 10  # pairs of blocks, one of each model
 
 
-def main(runtime, images, logits, seconds, *models):
+def main(runtime, images, answers_file, seconds, output, *models):
     """Answers, measures and prints; see above.
 
     Args:
         runtime: String, one of `RUNTIMES`.
         images: Path of an `.npy` file, images as `serving_default` takes them.
-        logits: Path to write an `.npy` file to, float32 `(images, classes)`.
+        answers_file: Path to write an `.npy` file to, float32 `(images, ...)`.
         seconds: String, about how long to measure.
+        output: String, the name of the output.
         *models: Paths of one or two models.
     """
     try:
-        version, *runs = load(runtime, models)
+        version, *runs = load(runtime, models, output)
         images = np.load(images, mmap_mode="r")
-        np.save(logits, answers(runs[0], images))
+        np.save(answers_file, answers(runs[0], images))
         told = {"version": version, **latency(runs, images[:1], float(seconds))}
     except Exception as error:  # of any of the runtimes; whoever started this reads it in its line
         told = {"error": " ".join(f"{type(error).__name__}: {error}".split())}
     print(json.dumps(told))
 
 
-def load(runtime, models):
-    """The runtime's version, and for each model a function from images to logits, both NumPy arrays."""
-    open_model, version = RUNTIMES[runtime]()
+def load(runtime, models, output="logits"):
+    """The runtime's version, and for each model a function from images to an output, both NumPy arrays."""
+    open_model, version = RUNTIMES[runtime](output)
     return version, *map(open_model, models)
 
 
 def answers(run, images):
-    """Logits of all images, a batch at a time."""
+    """The output for all images, a batch at a time."""
     starts = range(0, max(len(images), 1), BATCH)  # a model answers no images, too
     return np.concatenate([run(np.array(images[start : start + BATCH])) for start in starts])
 
@@ -59,7 +60,7 @@ def latency(runs, image, seconds):
     compared.
 
     Args:
-        runs: One or two functions from images to logits.
+        runs: One or two functions of images.
         image: Array of one image.
         seconds: Float, how long to measure, if that is long enough for `LEAST` pairs of blocks.
 
@@ -90,19 +91,19 @@ def _block(run, image):
     return float(np.median(times))
 
 
-def tensorflow():
+def tensorflow(output):
     sys.modules.setdefault("keras", None)  # TensorFlow imports Keras where it finds it; hidden, it does without
     import tensorflow as tf
 
     def open_model(path):
         loaded = tf.saved_model.load(path)
         # The attribute is read at each call: `loaded` has to live as long as its functions.
-        return lambda images: loaded.signatures["serving_default"](images=tf.constant(images))["logits"].numpy()
+        return lambda images: loaded.signatures["serving_default"](images=tf.constant(images))[output].numpy()
 
     return open_model, tf.__version__
 
 
-def openvino():
+def openvino(output):
     import openvino
 
     core = openvino.Core()
@@ -111,12 +112,12 @@ def openvino():
 
     def open_model(path):
         compiled = core.compile_model(path, "CPU", config)
-        return lambda images: np.array(compiled({"images": images})["logits"])
+        return lambda images: np.array(compiled({"images": images})[output])
 
     return open_model, openvino.__version__.split("-")[0]
 
 
-def onnxruntime():
+def onnxruntime(output):
     import onnxruntime
 
     def open_model(path):
@@ -124,12 +125,12 @@ def onnxruntime():
         # Its threads spin for a while after a call, and would take the CPU from the model whose turn it is.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return lambda images: session.run(["logits"], {"images": images})[0]
+        return lambda images: session.run([output], {"images": images})[0]
 
     return open_model, onnxruntime.__version__
 
 
-def litert():
+def litert(output):
     import importlib.metadata
 
     from ai_edge_litert.interpreter import Interpreter
@@ -138,7 +139,7 @@ def litert():
         interpreter = Interpreter(path)
         signature = interpreter.get_signature_runner("serving_default")
         image = signature.get_input_details()["images"]["index"]
-        logits = signature.get_output_details()["logits"]["index"]
+        answer = signature.get_output_details()[output]["index"]
         shape = None
 
         def run(images):
@@ -149,7 +150,7 @@ def litert():
                 shape = images.shape
             interpreter.set_tensor(image, images)
             interpreter.invoke()
-            return interpreter.get_tensor(logits)
+            return interpreter.get_tensor(answer)
 
         return run
 

@@ -13,7 +13,8 @@ def signatures(shipped, crop):
     All of them give `logits` and `probabilities`, float32 `(batch, classes)`; `classes`, int32, and `scores`, float32
     `(batch, 5)`, the most probable classes, of fewer than five all; `class_names`, strings `(batch, 5)`, where they are
     known; `embedding`, float32 `(batch, features)`, where it was asked for. Of several heads the probabilities are the
-    mean, and the logits its logarithm.
+    mean, and the logits its logarithm. Where the embedding alone is shipped, they give that, and the signature for
+    images that are normalised already is called `normalized`, not `logits`.
 
     Args:
         shipped: `Shipped`.
@@ -25,6 +26,7 @@ def signatures(shipped, crop):
     """
     image = shipped.model.inputs[0].shape[1:]
     prepared = shipped.compute.inputs[0]
+    of_prepared = "logits" if shipped.heads else "normalized"
     preprocess = shipped.preprocess or (lambda images: images)
 
     @tf.function(input_signature=[tf.TensorSpec(prepared.shape, prepared.dtype)], autograph=False)
@@ -50,12 +52,12 @@ def signatures(shipped, crop):
     if not shipped.takes_raw:
         floats = {"images": tf.cast(black, prepared.dtype)}
         same = function("images", shape, prepared.dtype, lambda images: images)
-        return {"serving_default": same, "logits": same}, {"serving_default": floats, "logits": floats}
+        return {"serving_default": same, of_prepared: same}, {"serving_default": floats, of_prepared: floats}
     functions, examples = {"serving_default": function("images", shape, tf.uint8, preprocess)}, {}
     examples["serving_default"] = {"images": black}
     if shipped.preprocess:
-        functions["logits"] = function("images", shape, prepared.dtype, lambda images: images)
-        examples["logits"] = {"images": tf.cast(black, prepared.dtype)}
+        functions[of_prepared] = function("images", shape, prepared.dtype, lambda images: images)
+        examples[of_prepared] = {"images": tf.cast(black, prepared.dtype)}
     if None not in image and image[-1] in (1, 3):
         read = lambda contents: preprocess(decoded(contents, image, crop))
         functions["image_bytes"] = function("image_bytes", (None,), tf.string, read)
@@ -65,6 +67,8 @@ def signatures(shipped, crop):
 
 def _named(heads, shipped):
     """The outputs of a signature, from what the network gives."""
+    if not shipped.heads:
+        return {"embedding": heads["embedding"]}
     logits = heads[shipped.heads[0]]
     if (count := len(shipped.heads)) > 1:
         log_probs = tf.stack([tf.nn.log_softmax(heads[head]) for head in shipped.heads])

@@ -1,5 +1,6 @@
-"""Weights from PyTorch and back: the checkpoints of the authors' release, and torchvision's ResNets."""
+"""Weights from PyTorch and back: of the authors' release, torchvision, torchreid; and from one network to another."""
 
+from dhm_keras.interop.transfer import transfer
 from dhm_keras.interop.weights import load_torch, save_torch, to_torch
 
-__all__ = ["load_torch", "save_torch", "to_torch"]
+__all__ = ["load_torch", "save_torch", "to_torch", "transfer"]

@@ -2,16 +2,15 @@
 
 import numpy as np
 
-from dhm_keras.interop import names
 from dhm_keras.interop.names import abbreviated, head_of, in_order, is_of_classifier
 
 
-def fitting(found, variables, heads, classifier, complaint):
+def fitting(found, weights, heads, classifier, complaint):
     """The values for a network's variables; all that are asked for, or an error.
 
     Args:
         found: Dict from name to array, in PyTorch's layout.
-        variables: Dict from name to `keras.Variable`: all of the network.
+        weights: Dict from name to `names.Weight`: all of the network.
         heads: Names of the heads to load, or `None` for all, and the heads found have to be the same.
         classifier: Boolean. Whether the last layer of each head is loaded, too.
         complaint: String. How the error begins.
@@ -23,15 +22,15 @@ def fitting(found, variables, heads, classifier, complaint):
         ValueError: if something is missing, unexpected, misshapen or no finite number, or a variance is negative.
     """
     takes = lambda name: (heads is None or head_of(name) in heads) and (classifier or not is_of_classifier(name))
-    wanted = {name: variable for name, variable in variables.items() if takes(name)}
+    wanted = {name: weight for name, weight in weights.items() if takes(name)}
     given = {name: array for name, array in found.items() if takes(name) and not name.endswith("num_batches_tracked")}
     misshapen, values = {}, {}
     for name in (name for name in wanted if name in given):
-        shape, expected = given[name].shape, names.shape_in_torch(wanted[name])
+        shape, expected = given[name].shape, wanted[name].shape
         if shape != expected:
             misshapen[name] = (shape, expected)
         else:
-            values[name] = _converted(given[name], wanted[name].dtype)
+            values[name] = _converted(given[name], wanted[name])
     missing = [name for name in wanted if name not in given]
     unexpected = [name for name in given if name not in wanted]
     problems = {
@@ -52,12 +51,12 @@ def fitting(found, variables, heads, classifier, complaint):
     return values
 
 
-def _converted(array, dtype):
-    """In Keras's layout and a variable's dtype; `None` unless it is of finite floating-point numbers."""
+def _converted(array, weight):
+    """In the layout and dtype of a variable; `None` unless it is of finite floating-point numbers."""
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         return None
     with np.errstate(over="ignore"):
-        array = names.from_torch_layout(array.astype(dtype))
+        array = weight.from_torch(array.astype(weight.variable.dtype))
     return array if np.isfinite(array).all() else None
 
 

@@ -10,16 +10,19 @@ from dhm_keras.interop.fit import fitting
 def load_torch(model, source, heads=None, classifier=True):
     """Loads the weights of a PyTorch checkpoint into a network of `dhm_keras.models`.
 
-    For checkpoints of the authors' release, CIFAR or ImageNet, and torchvision's ResNet-18 to 152, which have the same
-    names as the release's main branch. Everything is checked first: names, shapes, and that the numbers are finite;
-    nothing is loaded unless all fits. Entries `num_batches_tracked`, the prefix `module.`, and what a checkpoint holds
-    besides `"state_dict"` are passed over. A file is read without running what it holds; see docs/checkpoints.md.
+    For checkpoints of the authors' release, CIFAR or ImageNet; torchvision's ResNet-18 to 152, which have the names of
+    the release's main branch; and torchreid's OSNets, for ImageNet or persons. Everything is checked first: names,
+    shapes, and that the numbers are finite; nothing is loaded unless all fits. Entries `num_batches_tracked`, the
+    prefix `module.`, and what a checkpoint holds besides `"state_dict"` are passed over. A file is read without running
+    what it holds; see docs/checkpoints.md.
 
-    Example: torchvision's ResNet-50 as the start of a training with branches.
+    Example: torchvision's ResNet-50, and torchreid's OSNet, as the start of a training with branches.
 
     ```python
     network = dhm_keras.models.resnet50(num_classes=751, input_shape=(256, 128, 3))
     dhm_keras.interop.load_torch(network, "resnet50-11ad3fa6.pth", heads=("main",), classifier=False)
+    network = dhm_keras.models.osnet_x1_0(num_classes=751)
+    dhm_keras.interop.load_torch(network, "osnet_x1_0_imagenet.pth", heads=("main",), classifier=False)
     ```
 
     Args:
@@ -38,8 +41,8 @@ def load_torch(model, source, heads=None, classifier=True):
         ValueError: if the weights do not fit; the message has the missing, unexpected and misshapen names. If the
             source is not as above. If the model has layers that the release has no name for.
     """
-    network, variables = _variables(model)
-    of_model = names.in_order(set(map(names.head_of, variables)))
+    network, weights = _weights(model)
+    of_model = names.in_order(set(map(names.head_of, weights)))
     if isinstance(network.output, dict) and set(of_model) != set(network.output):
         raise ValueError(
             f"Invalid value for argument `model`. {network.name!r} is a branch by itself, of dhm_keras.models.alone. "
@@ -47,17 +50,18 @@ def load_torch(model, source, heads=None, classifier=True):
         )
     heads = _checked_heads(heads, of_model)
     found = files.read(source)
-    values = fitting(found, variables, heads, classifier, f"{files.title(source)} does not fit {network.name!r}")
+    values = fitting(found, weights, heads, classifier, f"{files.title(source)} does not fit {network.name!r}")
     for name, value in values.items():
-        variables[name].assign(value)
+        weights[name].variable.assign(value)
 
 
 def to_torch(model):
     """The weights of a network under PyTorch's names, in PyTorch's layout.
 
-    With the names, shapes and order of the authors' release, of a ResNet's main also torchvision's, so that a strict
-    `load_state_dict` takes them: `{name: torch.from_numpy(array) for name, array in to_torch(model.main).items()}`.
-    A first layer that normalises raw images has no counterpart there: PyTorch's network takes normalised images.
+    With the names, shapes and order of the authors' release, of a ResNet's main also torchvision's, of an OSNet's main
+    torchreid's, so that a strict `load_state_dict` takes them:
+    `{name: torch.from_numpy(array) for name, array in to_torch(model.main).items()}`. A first layer that normalises raw
+    images has no counterpart there: PyTorch's network takes normalised images.
 
     Args:
         model: Network of `dhm_keras.models`, or a `DHM`, for all its heads; the `main` of one for main alone.
@@ -70,9 +74,9 @@ def to_torch(model):
         ValueError: if the model has layers that the release has no name for.
     """
     arrays = {}
-    for name, variable in _variables(model)[1].items():
-        array = keras.ops.convert_to_numpy(variable.value)
-        arrays[name] = names.to_torch_layout(array.astype("float32") if array.dtype.itemsize < 4 else array)
+    for name, weight in _weights(model)[1].items():
+        array = keras.ops.convert_to_numpy(weight.variable.value)
+        arrays[name] = weight.to_torch(array.astype("float32") if array.dtype.itemsize < 4 else array)
         if name.endswith(".running_var"):
             arrays[name.replace("running_var", "num_batches_tracked")] = np.zeros((), "int64")
     return arrays
@@ -101,15 +105,15 @@ def save_torch(model, path):
     files.write(path, to_torch(model))
 
 
-def _variables(model):
-    """The network that a `DHM` trains, or the model itself, and its variables by PyTorch's names."""
+def _weights(model):
+    """The network that a `DHM` trains, or the model itself, and its weights by PyTorch's names."""
     network = getattr(model, "network", model)
     if not isinstance(network, keras.Model):
         raise ValueError(
             "Invalid value for argument `model`. Expected a network of dhm_keras.models, or a `DHM`. Received: "
             f"{model!r}."
         )
-    return network, names.variables(network)
+    return network, names.weights(network)
 
 
 def _checked_heads(heads, of_model):
