@@ -75,6 +75,7 @@ flags.DEFINE_enum(
 TITLES = {"market1501": "Market-1501", "duke": "DukeMTMC-reID", "folder": "Persons", "synthetic": "Synthetic persons"}
 OF_NEW_LAYERS = 2**20  # added to the seed: their epochs have an order of their own
 QUERIES = 6  # in ranking.png
+NEW = ("main_local", *experiment.ALONE)  # what a CDNet has not learnt on ImageNet, or learns anew: branches
 OF_EXPERIMENT = ("arch", "dataset", "start", "width", "image_size")  # what tells the published ones apart
 
 
@@ -207,10 +208,13 @@ def build(config, people):
 
 def load_weights(network, config):
     """Loads `--weights` into main: PyTorch's file, of CDNet the last model of a training on ImageNet."""
-    if family(config["arch"]) == "cdnet":
-        dhm.interop.transfer(network, FLAGS.weights)
-    else:
+    if family(config["arch"]) != "cdnet":
         dhm.interop.load_torch(network, FLAGS.weights, heads=("main",), classifier=False)
+        return
+    source = keras.models.load_model(FLAGS.weights, compile=False)
+    names = [layer.name for each in (network, getattr(source, "network", source)) for layer in each.layers]
+    begin_anew = [part for part in NEW if any(name.startswith(part) for name in names)]
+    dhm.interop.transfer(network, source, without=tuple(begin_anew))
 
 
 def optimizer_of(config, learning_rate):
@@ -309,6 +313,8 @@ def check_start():
         )
     if start != "imagenet" and (FLAGS.weights or FLAGS.new_layers_epochs):
         return f"--{'weights' if FLAGS.weights else 'new_layers_epochs'} is of --start imagenet, which this is not."
+    if FLAGS.new_layers_epochs and family(FLAGS.arch) == "cdnet":
+        return "--new_layers_epochs is of resnet50 and OSNet: a part of what CDNet ships is new, too."
     if FLAGS.weights and not os.path.isfile(FLAGS.weights):
         return f"--weights {FLAGS.weights} is no file."
     return None

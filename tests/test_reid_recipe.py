@@ -44,6 +44,10 @@ def persons(tmp_path_factory):
         (["--data_dir=x", "--start=imagenet"], "--start imagenet is of --arch resnet50, OSNet and CDNet"),
         (["--data_dir=x", "--start=imagenet", "--arch=osnet_x0_5"], "--weights FILE, torchreid's"),
         (["--data_dir=x", "--start=imagenet", "--arch=cdnet"], "--weights FILE, last.keras of recipes/imagenet.py"),
+        (
+            ["--data_dir=x", "--start=imagenet", "--arch=cdnet", "--weights=x", "--new_layers_epochs=3"],
+            "--new_layers_epochs is of resnet50 and OSNet",
+        ),
         (["--data_dir=x", "--genotype=x"], "--genotype is of --arch cdnet. Received: --arch mobilenet"),
         (["--data_dir=x", "--arch=osnet_x0_5", "--width=0.5"], "--width is of CDNet and CNet"),
         (["--data_dir=x", "--triplet_weight=1"], "--triplet_weight is of OSNet and CDNet"),
@@ -306,6 +310,27 @@ def test_resnet50_begins_with_the_weights_of_a_file(tmp_path, persons, recipe):
         for ours, theirs in zip(built.get_layer(name).get_weights(), source.get_layer(name).get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
     assert built.output["main"].shape == (None, 8) and set(built.output) == {"main", "aux2"}
+
+
+@pytest.mark.slow
+def test_cdnet_begins_with_the_weights_of_a_training_on_imagenet(tmp_path, persons, recipe):
+    keras.utils.set_random_seed(1)
+    build = {"num_classes": 20, "width": 0.25, "neck": "blneck", "task": "classification", "input_shape": (64, 64, 3)}
+    source = dhm.DHM(dhm.models.cdnet(**build))
+    source.save(tmp_path / "last.keras")
+    config = {"arch": "cdnet", "method": "dhm", "branches": ["aux2"], "image_size": "64x32", "start": "imagenet"}
+    config |= {"width": 0.25, "neck": "fblneck"}
+    with flagsaver.flagsaver():
+        flagged(f"--weights={tmp_path}/last.keras")
+        built = recipe.build(config, reid.person_folder(persons))
+    for name in ("conv", "stack3_layer2_block1_gate_conv2", "main_dense", "main_dense_bn"):
+        for ours, theirs in zip(
+            built.get_layer(name).get_weights(), source.network.get_layer(name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+    assert built.output["main"].shape == (None, 8) and {"main_local", "aux2"} < set(built.output)
+    aux = [each.get_layer("aux2_dense").get_weights()[0] for each in (built, source.network)]
+    assert not np.array_equal(*aux)
 
 
 @pytest.mark.slow
