@@ -2,6 +2,7 @@
 
 from dhm_keras import (
     analysis,
+    attributes,
     callbacks,
     data,
     distribute,
@@ -16,6 +17,7 @@ from dhm_keras import (
     reid,
     sampling,
     schedules,
+    search,
 )
 from dhm_keras.forking import Branch, fork
 from dhm_keras.trainer import DHM
@@ -25,6 +27,7 @@ __all__ = [
     "DHM",
     "Branch",
     "analysis",
+    "attributes",
     "callbacks",
     "data",
     "distribute",
@@ -40,4 +43,5 @@ __all__ = [
     "reid",
     "sampling",
     "schedules",
+    "search",
 ]

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "dhm_keras"
 # What each module may import of this package. A new module needs a line here.
 MAY_IMPORT = {
     "analysis": {"files", "forking", "network", "objective"},
+    "attributes": {"checkpoint", "data", "distribute", "files", "reid"},
     "callbacks": {
         *("analysis", "distribute", "export", "files", "network", "objective", "resume", "run", "sampling", "trainer"),
     },
@@ -37,6 +38,10 @@ MAY_IMPORT = {
     "run": {"distribute", "files", "resume"},
     "sampling": set(),
     "schedules": set(),
+    "search": {
+        *("analysis", "checkpoint", "data", "distribute", "files", "models", "necks", "network", "objective"),
+        *("optimizers", "reid"),
+    },
     "triplet": set(),
     "trainer": {"distribute", "logs", "network", "objective", "resume", "routing"},
 }

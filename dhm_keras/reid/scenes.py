@@ -38,7 +38,7 @@ class Camera:
         )
 
 
-def picture(camera, person, rng, difficulty, size, loose=0.0):
+def picture(camera, person, rng, difficulty, size, loose=0.0, facing=None):
     """An image of a person by a camera, as a detector would cut it out.
 
     Args:
@@ -48,6 +48,7 @@ def picture(camera, person, rng, difficulty, size, loose=0.0):
         difficulty: Float in [0, 1].
         size: Integers `(height, width)`.
         loose: Float. How far the box may be off besides, as a share of its size. Defaults to `0.0`.
+        facing: String, one of `FACINGS`. Defaults to `None`: drawn, as people walk there.
 
     Returns:
         uint8 `(height, width, 3)`.
@@ -58,9 +59,10 @@ def picture(camera, person, rng, difficulty, size, loose=0.0):
     left = int(rng.random() * 2 * width)
     image = camera.scene.crop((left, 0, left + width, height))
     across, down, stretch = rng.uniform(-1, 1, 3)
-    facing = camera.facing if rng.random() < 0.6 else FACINGS[rng.integers(len(FACINGS))]
+    drawn = camera.facing if rng.random() < 0.6 else FACINGS[rng.integers(len(FACINGS))]
     if rng.random() > 1.2 * difficulty:
-        facing = "front"
+        drawn = "front"
+    facing = facing or drawn
     stride, swing = rng.uniform(-1, 1, 2) * (0.2 + 0.8 * difficulty)
     occluded, light = rng.random() < 0.5 * difficulty, rng.uniform(-1, 1, 2)
     if person is not None:
