@@ -77,6 +77,16 @@ def classifier_input(logits):
     return layer._inbound_nodes[node].input_tensors[0]
 
 
+def before_normalization(features):
+    """What a normalization made some features of, as in a `bn_neck`, a symbolic tensor; `None` if it is of none.
+
+    Args:
+        features: Symbolic tensor `(batch, d)`.
+    """
+    layer, node, _ = features._keras_history
+    return layer._inbound_nodes[node].input_tensors[0] if isinstance(layer, keras.layers.BatchNormalization) else None
+
+
 def classifiers(logits):
     """The dense layers whose sum, or one of which, is some logits: a list, empty if they are of no dense layer.
 
@@ -129,6 +139,8 @@ def checked_heads(network):
 def with_features(network, heads):
     """The network, which gives the features of each head, too, that a triplet loss acts on.
 
+    Where it does not, they are what the head's classifier takes; behind a `bn_neck`, what is before its normalization.
+
     Args:
         network: Functional model with a dict of outputs.
         heads: Names of its heads.
@@ -139,9 +151,11 @@ def with_features(network, heads):
     Raises:
         ValueError: if a head without features does not end in a Dense layer.
     """
-    outputs = network.output
-    missing = [head for head in heads if f"{head}_features" not in outputs]
-    features = {f"{head}_features": classifier_input(outputs[head]) for head in missing}
+    outputs, features = network.output, {}
+    for head in (head for head in heads if f"{head}_features" not in outputs):
+        taken = classifier_input(outputs[head])
+        before = before_normalization(taken)
+        features[f"{head}_features"] = taken if before is None else before
     return Network(network.input, {**outputs, **features}, name=network.name) if features else network
 
 

@@ -42,9 +42,9 @@ class DHM(keras.Model):
     whole epoch logs NaN. Evaluation always covers all heads and pairs.
 
     For re-identification, `triplet_weight` adds the batch-hard triplet loss on the features of each head: the output
-    `NAME_features` where the network has it, as with a `reid.bl_neck`, else what the head's classifier takes. Batches
-    then hold several images of each person, as those of `reid.IdentityBatches`. Logs: `main_triplet`, and of an
-    `fbl_neck` `main_local_ce` and `main_local_triplet`.
+    `NAME_features` where the network has it, as with a `reid.bl_neck`, else what the head's classifier takes, before
+    the normalization of a `reid.bn_neck`. Batches then hold several images of each person, as those of
+    `reid.IdentityBatches`. Logs: `main_triplet`, and of an `fbl_neck` `main_local_ce` and `main_local_triplet`.
 
     Args:
         network: Functional model from images to a dict of logits `(batch, classes)` with the key `"main"`; other keys

@@ -120,6 +120,17 @@ def test_triplets_of_any_network_are_of_what_its_classifiers_take():
     assert model.main.output.shape == (None, 4)  # logits, as without
 
 
+def test_triplets_are_of_what_a_bn_neck_normalises():
+    image = keras.Input((8, 4, 3))
+    features = layers.GlobalAveragePooling2D()(layers.Conv2D(5, 3, activation="relu")(image))
+    logits, _ = dhm.reid.bn_neck(features, num_classes=4)
+    model = dhm.DHM(keras.Model(image, {"main": logits}), "baseline", triplet_weight=1.0)
+    model.compile("sgd")
+    logs = model.evaluate(images(), PEOPLE, batch_size=12, verbose=0, return_dict=True)
+    of_features = keras.Model(image, features)(images())
+    assert logs["main_triplet"] == pytest.approx(float(dhm.reid.BatchHardTriplet()(PEOPLE, of_features)), rel=1e-5)
+
+
 def test_an_inactive_branch_has_no_triplets_and_stays():
     model = dhm.DHM(necked(branches=("aux1", "aux2")), triplet_weight=1.0)
     model.compile(dhm.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.1))

@@ -1,9 +1,7 @@
 """The features that each loss acts on: where there is a neck they are different ones."""
 
-import keras
-
 from dhm_keras.export.heads import penultimate
-from dhm_keras.network import Network, classifier_input
+from dhm_keras.network import Network, before_normalization, classifier_input
 
 
 def loss_features(model, head="main"):
@@ -37,9 +35,7 @@ def loss_features(model, head="main"):
     if triplet is not None:
         softmax = classifier_input(outputs[head])
     else:
-        layer, node, _ = softmax._keras_history  # the edges of a graph have no public names in Keras
-        if isinstance(layer, keras.layers.BatchNormalization):
-            triplet = layer._inbound_nodes[node].input_tensors[0]
+        triplet = before_normalization(softmax)
     found = {"features": softmax} if triplet is None else {"triplet features": triplet, "softmax features": softmax}
     part = lambda name, features: Network(network.inputs[0], features, name=f"{network.name}_{head}_{name}")
     return {name: part(name.replace(" ", "_"), features) for name, features in found.items()}
