@@ -9,7 +9,7 @@ from dhm_keras.attributes.folders import ANNOTATION, PLACES, SPLITS, scipy_io
 from dhm_keras.data.jpeg import require_pillow
 from dhm_keras.reid.pedestrians import Person
 from dhm_keras.reid.scenes import FACINGS, VERSION, Camera, picture
-from dhm_keras.reid.synthetic import SETTINGS, _compare, _save
+from dhm_keras.reid.synthetic import SETTINGS, _compare, _save, check_drawing
 
 # PA-100K's names, in its order, of what is drawn; the last it has not.
 ATTRIBUTES = {
@@ -112,12 +112,4 @@ def _check(numbers, size, difficulty):
             raise ValueError(
                 f"Invalid value for argument `{name}`. Expected an integer of at least {least}. Received: {value!r}."
             )
-    if not isinstance(size, (tuple, list)) or len(size) != 2 or any(type(n) is not int or n < 16 for n in size):
-        raise ValueError(
-            "Invalid value for argument `size`. Expected two integers (height, width) of at least 16. Received: "
-            f"{size!r}."
-        )
-    if isinstance(difficulty, bool) or not isinstance(difficulty, (int, float)) or not 0 <= difficulty <= 1:
-        raise ValueError(
-            f"Invalid value for argument `difficulty`. Expected a number in [0, 1]. Received: {difficulty!r}."
-        )
+    check_drawing(size, difficulty)

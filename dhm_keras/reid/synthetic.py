@@ -127,6 +127,12 @@ def _check(numbers, size, difficulty):
             "Invalid value for arguments `train` and `test`. Expected at most 9999 persons, as names have four digits. "
             f"Received: {numbers['train']} and {numbers['test']}."
         )
+    check_drawing(size, difficulty)
+    return list(size)
+
+
+def check_drawing(size, difficulty):
+    """Raises `ValueError` for a size or a difficulty that cannot be drawn."""
     if not isinstance(size, (tuple, list)) or len(size) != 2 or any(type(n) is not int or n < 16 for n in size):
         raise ValueError(
             "Invalid value for argument `size`. Expected two integers (height, width) of at least 16. Received: "
@@ -136,4 +142,3 @@ def _check(numbers, size, difficulty):
         raise ValueError(
             f"Invalid value for argument `difficulty`. Expected a number in [0, 1]. Received: {difficulty!r}."
         )
-    return list(size)
