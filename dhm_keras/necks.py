@@ -11,7 +11,7 @@ BALANCED = 512  # features that a balance neck's classifier takes; they scale wi
 LOCAL = 128  # channels of the local map
 
 
-def bn_neck(features, num_classes, name="main"):
+def bn_neck(features, num_classes, name="main", synchronized=False):
     """BNNeck of Luo et al., "Bag of Tricks and a Strong Baseline" (2019): each loss gets the features that suit it.
 
     The triplet loss acts on the features before the normalization, the cross-entropy on the logits behind it; what
@@ -24,6 +24,7 @@ def bn_neck(features, num_classes, name="main"):
         features: Symbolic tensor `(batch, d)`, the pooled ones.
         num_classes: Integer.
         name: String. Name of the classifier, and so of the head. Defaults to `"main"`.
+        synchronized: Boolean. As of `layers.BatchNormalization`. Defaults to `False`.
 
     Returns:
         `(logits, embedding)`: symbolic tensors `(batch, num_classes)`, float32 under a mixed-precision policy, and
@@ -37,14 +38,14 @@ def bn_neck(features, num_classes, name="main"):
             "Invalid value for argument `features`. Expected the shape (batch, d), as a global pooling gives. "
             f"Received: {tuple(features.shape)}."
         )
-    embedding = BatchNormalization(center=False, name=f"{name}_neck")(features)
+    embedding = BatchNormalization(center=False, synchronized=synchronized, name=f"{name}_neck")(features)
     logits = layers.Dense(num_classes, use_bias=False, kernel_initializer=_small(), dtype=full_precision(), name=name)(
         embedding
     )
     return logits, embedding
 
 
-def bl_neck(x, num_classes, name="main", dropout=0.2):
+def bl_neck(x, num_classes, name="main", dropout=0.2, synchronized=False):
     """BLNeck, the balance neck of CDNet (Li et al., CVPR 2021).
 
     The map is pooled; the triplet loss acts on the pooled features, the cross-entropy behind a dense layer with batch
@@ -64,6 +65,7 @@ def bl_neck(x, num_classes, name="main", dropout=0.2):
         num_classes: Integer, the number of persons to train on.
         name: String, the head's. Defaults to `"main"`.
         dropout: Float in [0, 1). Rate of what is dropped of the pooled features in training. Defaults to `0.2`.
+        synchronized: Boolean. As of `layers.BatchNormalization`. Defaults to `False`.
 
     Returns:
         Dict of symbolic tensors, outputs of a network for `DHM`: under the head's name the logits
@@ -76,11 +78,11 @@ def bl_neck(x, num_classes, name="main", dropout=0.2):
     _check_map("x", x)
     _check_rate(dropout)
     pooled = layers.GlobalAveragePooling2D(name=f"{name}_pool")(x)
-    logits, features = _balanced(pooled, num_classes, name, dropout)
+    logits, features = _balanced(pooled, num_classes, name, dropout, synchronized)
     return {name: logits, f"{name}_features": features, **({"embedding": pooled} if name == "main" else {})}
 
 
-def fbl_neck(middle, deep, num_classes, name="main", dropout=0.2):
+def fbl_neck(middle, deep, num_classes, name="main", dropout=0.2, synchronized=False):
     """FBLNeck, the fine-grained balance neck of CDNet (Li et al., CVPR 2021).
 
     Global features are pooled from the deepest map. Local ones are from a map of the middle: a linear 1x1 convolution
@@ -99,7 +101,7 @@ def fbl_neck(middle, deep, num_classes, name="main", dropout=0.2):
     Args:
         middle: Symbolic tensor `(batch, height, width, c)`, of even height.
         deep: Symbolic tensor `(batch, h, w, channels)`, the last feature map.
-        num_classes, name, dropout: As of `bl_neck`.
+        num_classes, name, dropout, synchronized: As of `bl_neck`.
 
     Returns:
         As of `bl_neck`, and of the local features `NAME_local`, `(batch, num_classes)`, and `NAME_local_features`,
@@ -114,7 +116,7 @@ def fbl_neck(middle, deep, num_classes, name="main", dropout=0.2):
             "Invalid value for argument `middle`. Expected a map of even height, which is cut into an upper and a "
             f"lower half. Received: {tuple(middle.shape)}."
         )
-    outputs = bl_neck(deep, num_classes, name, dropout)
+    outputs = bl_neck(deep, num_classes, name, dropout, synchronized)
     he = VarianceScaling(2.0)
     x = layers.Conv2D(LOCAL, 1, use_bias=False, kernel_initializer=he, name=f"{name}_local_conv")(middle)
     half = middle.shape[1] // 2
@@ -122,18 +124,19 @@ def fbl_neck(middle, deep, num_classes, name="main", dropout=0.2):
     lower = layers.Cropping2D(((half, 0), (0, 0)), name=f"{name}_local_lower")(x)
     halves = [layers.GlobalAveragePooling2D(name=f"{part.name}_pool")(part) for part in (upper, lower)]
     pooled = layers.Concatenate(name=f"{name}_local_pool")(halves)
-    logits, features = _balanced(pooled, num_classes, f"{name}_local", dropout)
+    logits, features = _balanced(pooled, num_classes, f"{name}_local", dropout, synchronized)
     outputs |= {f"{name}_local": logits, f"{name}_local_features": features}
     if name == "main":
         outputs["embedding"] = layers.Concatenate(name="embedding")([outputs["embedding"], pooled])
     return outputs
 
 
-def _balanced(pooled, num_classes, name, dropout):
+def _balanced(pooled, num_classes, name, dropout, synchronized):
     """`(logits, features)`: the features after dropout, and what a balance neck makes of them."""
     features = layers.Dropout(dropout, name=f"{name}_dropout")(pooled) if dropout else pooled
     x = layers.Dense(BALANCED, kernel_initializer=_small(), name=f"{name}_dense")(features)
-    x = layers.ReLU(name=f"{name}_dense_relu")(BatchNormalization(name=f"{name}_dense_bn")(x))
+    x = BatchNormalization(synchronized=synchronized, name=f"{name}_dense_bn")(x)
+    x = layers.ReLU(name=f"{name}_dense_relu")(x)
     logits = layers.Dense(num_classes, kernel_initializer=_small(), dtype=full_precision(), name=name)(x)
     return logits, features
 

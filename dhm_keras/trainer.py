@@ -23,7 +23,8 @@ class DHM(keras.Model):
     """Trains a network with side branches that teach one another (Dynamic Hierarchical Mimicking, CVPR 2020).
 
     Compile it with an optimizer, fit it like any Keras model, and ship `model.main`: the backbone alone, a plain Keras
-    model without a trace of the branches. `predict`, `evaluate` and `model(x)` give all the heads.
+    model without a trace of the branches. `predict`, `evaluate` and `model(x)` give all the heads, and what necks and
+    triplets are made of.
 
     Example:
 

@@ -37,8 +37,10 @@ def batch_hard_triplet(labels, features, margin=0.3):
     labels = ops.reshape(labels, (-1,))
     same = labels[:, None] == labels[None]
     far = _squared_distances(ops.stop_gradient(features))
-    to_positive = _distance(features, ops.argmax(ops.where(same, far, -math.inf), axis=1))
-    to_negative = _distance(features, ops.argmin(ops.where(same, math.inf, far), axis=1))
+    # One column more, never the hardest: a device's share of a batch may be empty.
+    wide = lambda distances, least: ops.pad(distances, [[0, 0], [0, 1]], constant_values=least)
+    to_positive = _distance(features, ops.argmax(wide(ops.where(same, far, -math.inf), -math.inf), axis=1))
+    to_negative = _distance(features, ops.argmin(wide(ops.where(same, math.inf, far), math.inf), axis=1))
     has_negative = ops.logical_not(ops.all(same, axis=1))
     return ops.where(has_negative, ops.relu(margin + to_positive - to_negative), ops.zeros_like(to_positive))
 

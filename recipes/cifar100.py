@@ -37,7 +37,7 @@ from protocols import PAPER
 FLAGS = flags.FLAGS
 experiment.define_flags("cifar100", default_arch="resnet32", most_examples=50_000)
 flags.DEFINE_string("data_dir", None, "cifar-100-binary.tar.gz or its unpacked folder. Default: tensorflow-datasets.")
-flags.DEFINE_float("dropout", None, "Dropout rate between the convolutions of a WRN's block.", 0.0, 0.99)
+flags.DEFINE_float("dropout", None, "Dropout rate in a WRN's blocks, or of a CDNet's features.", 0.0, 0.99)
 flags.DEFINE_boolean("on_device", False, "Keep the images on the one GPU, and take up to 25 steps a call.")
 
 
@@ -71,16 +71,17 @@ def measured(config, data):
 
 
 def of_network(config):
-    """What OSNet and CDNet, which are networks of larger images, are built with."""
+    """What networks are built with of their own: OSNet and CDNet are made for larger images."""
     own = family(config["arch"])
-    small = {"stem": 3, "input_shape": (32, 32, 3)} if own else {}
-    return {**small, **({"task": "classification"} if own == "cdnet" else {})}
+    arguments = {"stem": 3, "input_shape": (32, 32, 3)} if own else {}
+    arguments |= {"task": "classification"} if own == "cdnet" else {}
+    return arguments | ({"dropout": config["dropout"]} if config["arch"].startswith("wrn") or own == "cdnet" else {})
 
 
 def check():
     """A sentence about a flag that the network does not heed, or `None`."""
-    if FLAGS.dropout and not FLAGS.arch.startswith("wrn"):
-        return f"--dropout is of the WRNs, {FLAGS.arch} has none. Leave it out, or choose --arch wrn28_10."
+    if FLAGS.dropout and not FLAGS.arch.startswith("wrn") and family(FLAGS.arch) != "cdnet":
+        return f"--dropout is of WRNs and CDNets, {FLAGS.arch} has none. Leave it out, or choose --arch wrn28_10."
     if FLAGS.on_device and family(FLAGS.arch) == "cdnet":
         return f"--on_device has no cutout, which {FLAGS.arch} is trained with. Leave it out."
     if FLAGS.on_device and (FLAGS.devices or 1) > 1:

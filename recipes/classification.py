@@ -48,7 +48,6 @@ class Classification(Recipe):
             config,
             num_classes=config.get("num_classes", 100),
             normalization=self.normalization,
-            **({"dropout": config["dropout"]} if config.get("dropout") else {}),
             **({"input_shape": (size, size, 3)} if size else {}),
             **self.of_network(config),
         )

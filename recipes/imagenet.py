@@ -86,7 +86,9 @@ def measured(config, data):
 
 def of_network(config):
     """CDNet's form for ImageNet."""
-    return {"task": "classification", "neck": "blneck"} if family(config["arch"]) == "cdnet" else {}
+    if family(config["arch"]) != "cdnet":
+        return {}
+    return {"task": "classification", "neck": "blneck", "dropout": config["dropout"]}
 
 
 RECIPE = Classification(

@@ -35,6 +35,7 @@ _CDNET_REID = {
     "images_of_each": (4, "CDNet's supplement, section 1"),
     "triplet_weight": (1.0, f"{CDNET}; the margin is 0.3"),
     "crop": ("pad", f"{CDNET}: 10 pixels"),
+    "dropout": (0.2, f"{CDNET}; of the features"),
     "patch": (0.0, "CDNet has none"),
     "erasing": (0.0, f"{CDNET} asks for 0.5, and erases nothing: its areas round to 0 pixels"),
     "label_smoothing": (0.0, CDNET),
@@ -83,6 +84,7 @@ IMAGENET = {
     },
     "cdnet": {
         "batch_size": (128, CDNET),
+        "dropout": (0.2, CDNET),
         "epochs": (240, CDNET_SUPPLEMENT),
         "schedule": ("exponential", CDNET_SUPPLEMENT),
         "learning_rate": (0.1, CDNET_SUPPLEMENT),
@@ -103,6 +105,7 @@ CIFAR100 = {
     },
     "cdnet": {
         "batch_size": (256, CDNET),
+        "dropout": (0.2, CDNET),
         "epochs": (350, CDNET),
         "milestones": ((150, 225, 300), CDNET),
         "decay": (0.1, CDNET),

@@ -193,7 +193,7 @@ def measured(config, people):
 
 def build(config, people):
     """The network of a run; main with ImageNet's weights where the config says so."""
-    names = ("last_stride", "width", "neck", "genotype")
+    names = ("last_stride", "width", "neck", "dropout", "genotype")
     network = experiment.build(
         config,
         num_classes=people.train.num_classes,
@@ -315,6 +315,10 @@ def check_start():
         return f"--{'weights' if FLAGS.weights else 'new_layers_epochs'} is of --start imagenet, which this is not."
     if FLAGS.new_layers_epochs and family(FLAGS.arch) == "cdnet":
         return "--new_layers_epochs is of resnet50 and OSNet: a part of what CDNet ships is new, too."
+    if FLAGS.weights and family(FLAGS.arch) == "cdnet" and not FLAGS.weights.endswith(".keras"):
+        return (
+            f"--weights of {FLAGS.arch} is last.keras of recipes/imagenet.py --arch cdnet. Received: {FLAGS.weights}."
+        )
     if FLAGS.weights and not os.path.isfile(FLAGS.weights):
         return f"--weights {FLAGS.weights} is no file."
     return None
@@ -337,6 +341,10 @@ def check_network():
     if not own:
         return None
     settings = {name: value for name, (value, _) in experiment.settings_of_flags(RECIPE).items()}
+    height, width = size_of(settings)
+    least = 32 if settings["neck"] == "fblneck" else 16
+    if height % least or width % 16:
+        return f"--image_size of {FLAGS.arch} is a multiple of {least} times one of 16. Received: {height}x{width}."
     of_each, batch = settings["images_of_each"], settings["batch_size"]
     if of_each and batch % of_each:
         return f"--batch_size is a multiple of --images_of_each, {of_each}. Received: {batch}."

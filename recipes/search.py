@@ -127,7 +127,11 @@ def check():
     operators = len(dhm.models.SPACES[FLAGS.space])
     if FLAGS.k is not None and FLAGS.k > operators:
         return f"--k is at most {operators}, the operators of --space {FLAGS.space}. Received: {FLAGS.k}."
-    return persons.check_flags()
+    if wrong := persons.check_flags():
+        return wrong
+    if FLAGS.image_size and any(side % 16 for side in persons.size_of({"image_size": FLAGS.image_size})):
+        return f"--image_size is a multiple of 16 times another. Received: {FLAGS.image_size}."
+    return None
 
 
 def read_settings():

@@ -198,3 +198,46 @@ def test_two_replicas_take_the_hardest_of_their_share(mirrored):
         for rows in (slice(0, 6), slice(6, 12))
     ]
     assert logs["main_triplet"][0] == pytest.approx(np.mean(halves), rel=1e-4)
+
+
+@pytest.mark.tensorflow
+def test_a_replica_without_images_has_no_triplets(mirrored):
+    """Of 13 images in batches of 12 the last batch has one: one replica trains on it, the other on nothing."""
+    with mirrored.scope():
+        model = dhm.DHM(necked(branches=()), "baseline", triplet_weight=1.0)
+        model.compile(dhm.optimizers.SGD(0.0))
+    history = model.fit(images(13), np.append(PEOPLE, 0), batch_size=12, shuffle=False, verbose=0).history
+    assert np.isfinite(history["main_triplet"][0]) and np.isfinite(history["loss"][0])
+
+
+def test_statistics_of_necks_are_synchronized_with_the_others():
+    for build in (
+        lambda **more: dhm.models.cdnet(width=0.25, **more),
+        lambda **more: dhm.models.osnet(0.25, neck="fblneck", **more),
+    ):
+        network = build(num_classes=5, input_shape=(64, 32, 3), synchronized=True)
+        normalizations = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        assert {"main_local_dense_bn", "aux1_dense_bn"} <= {layer.name for layer in normalizations}
+        assert all(layer.synchronized for layer in normalizations)
+
+
+def test_a_branch_alone_keeps_its_features():
+    network = necked()
+    alone = dhm.models.alone(network, "aux1")
+    both, one = network(images()), alone(images())
+    np.testing.assert_array_equal(numpy(both["aux1_features"]), numpy(one["main_features"]))
+    np.testing.assert_array_equal(numpy(dhm.DHM(alone, "baseline").main(images())), numpy(both["aux1_features"]))
+    np.testing.assert_array_equal(numpy(dhm.reid.embedding(network, "aux1")(images())), numpy(both["aux1_features"]))
+
+
+def test_the_picture_of_a_network_counts_what_is_trained_and_what_is_shipped(tmp_path):
+    from dhm_keras.analysis.network import boxes
+
+    network = necked()
+    count = lambda rows: sum(box.parameters for row in rows.values() for box in row.values())
+    whole = sum(int(np.prod(variable.shape)) for variable in network.variables)
+    assert count(boxes(network)) == whole and set(boxes(network)) == {"main", "main_local", "aux1"}
+    shipped = dhm.network.Network(network.input, {"main": network.output["embedding"]})
+    assert count(boxes(shipped)) == sum(int(np.prod(variable.shape)) for variable in shipped.variables)
+    dhm.analysis.plot_network(network, tmp_path / "network.png")
+    assert (tmp_path / "network.png").stat().st_size > 5_000

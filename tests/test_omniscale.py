@@ -52,6 +52,7 @@ def test_osnet_for_imagenet_has_the_counts_of_its_supplement():
 def test_classifier_and_neck_of_osnet():
     assert parameters(osnet(branches=())) == 2_554_771
     network = osnet(branches=(), neck="fblneck")
+    assert round(multiply_adds(shipped(network)) / 1e6, 1) == 951.4
     assert parameters(shipped(network)) == 1_714_192 and network.output["embedding"].shape == (None, 768)
 
 
@@ -107,6 +108,7 @@ def test_cdnet_in_training_and_for_classification():
     assert parameters(cdnet(branches=())) == 2_963_414
     assert parameters(cdnet(branches=(), num_classes=702)) == 2_913_140
     cifar = cdnet(num_classes=100, branches=(), stem=3, task="classification", input_shape=(32, 32, 3))
+    assert round(multiply_adds(cifar) / 1e6, 1) == 441.3
     assert parameters(cifar) == 2_287_808 and list(cifar.output) == ["main"]
     imagenet = cdnet(
         num_classes=1000, branches=(), neck="blneck", task="classification", input_shape=(224, 224, 3), width=1.0
@@ -160,6 +162,12 @@ def test_genotypes_in_files(tmp_path):
         (cdnet, {"genotype": "cdnet_top5"}, "argument `genotype`.*'cnet_top1'.*Received: 'cdnet_top5'"),
         (cdnet, {"genotype": [(5, 3)] * 6}, "argument `genotype`"),
         (cdnet, {"genotype": 7}, "argument `genotype`"),
+        (cdnet, {"genotype": [[[3], 5, 1]] * 6}, "argument `genotype`"),
+        (cdnet, {"genotype": [[3.0, 5.0, 1.0]] * 6}, "argument `genotype`"),
+        (cdnet, {"genotype": [[3, 5, 1, 1]] * 6}, "argument `genotype`"),
+        (cdnet, {"branches": {"embedding": Branch(2, (1,), (64,))}}, "Invalid branch 'embedding'"),
+        (osnet, {"branches": {"main_local": Branch(2, (1,), (64,))}}, "Invalid branch 'main_local'"),
+        (osnet, {"neck": "fblneck", "pooling": "max"}, "argument `pooling`"),
         (cdnet, {"neck": "dense"}, "argument `neck`"),
         (cdnet, {"task": "segmentation"}, "argument `task`"),
         (cdnet, {"dropout": 1.0}, "argument `dropout`"),

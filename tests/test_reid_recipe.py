@@ -45,7 +45,7 @@ def persons(tmp_path_factory):
         (["--data_dir=x", "--start=imagenet", "--arch=osnet_x0_5"], "--weights FILE, torchreid's"),
         (["--data_dir=x", "--start=imagenet", "--arch=cdnet"], "--weights FILE, last.keras of recipes/imagenet.py"),
         (
-            ["--data_dir=x", "--start=imagenet", "--arch=cdnet", "--weights=x", "--new_layers_epochs=3"],
+            ["--data_dir=x", "--start=imagenet", "--arch=cdnet", "--weights=x.keras", "--new_layers_epochs=3"],
             "--new_layers_epochs is of resnet50 and OSNet",
         ),
         (["--data_dir=x", "--genotype=x"], "--genotype is of --arch cdnet. Received: --arch mobilenet"),
@@ -53,6 +53,9 @@ def persons(tmp_path_factory):
         (["--data_dir=x", "--triplet_weight=1"], "--triplet_weight is of OSNet and CDNet"),
         (["--data_dir=x", "--arch=osnet_x0_5", "--triplet_weight=1"], "give --images_of_each 4, too"),
         (["--data_dir=x", "--arch=osnet_x0_5", "--neck=blneck"], "--neck of OSNet is dense or fblneck"),
+        (["--data_dir=x", "--arch=cdnet", "--image_size=48x32"], "a multiple of 32 times one of 16. Received: 48x32"),
+        (["--data_dir=x", "--arch=osnet_x0_5", "--image_size=50x32"], "a multiple of 16 times one of 16"),
+        (["--data_dir=x", "--start=imagenet", "--arch=cdnet", "--weights=x.pth"], "is last.keras of recipes/imagenet"),
         (["--data_dir=x", "--arch=cdnet", "--neck=dense"], "of CDNet blneck or fblneck"),
         (["--data_dir=x", "--arch=cdnet", "--batch_size=30"], "--batch_size is a multiple of --images_of_each, 4"),
         (["--data_dir=x", "--arch=resnet50"], "--weights FILE, torchvision's. Or give --start random."),

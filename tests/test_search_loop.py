@@ -156,7 +156,7 @@ def test_a_killed_search_goes_on_to_the_same_bits(tmp_path):
     genotype = again.run(tmp_path / "stopped")
     for variable, a, b in zip(again.learner.variables, kept, numbers(again.learner.variables), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=variable.path)
-    for name in ("config.json", "history.csv", "genotype.json"):
+    for name in ("search.json", "history.csv", "genotype.json"):
         assert (tmp_path / "whole" / name).read_text() == (tmp_path / "stopped" / name).read_text()
     assert anew().run(tmp_path / "whole") == genotype  # finished, it tells what it found
     found = json.loads((tmp_path / "whole/genotype.json").read_text())
@@ -173,7 +173,7 @@ def test_a_killed_search_goes_on_to_the_same_bits(tmp_path):
 @tensorflow
 def test_a_folder_belongs_to_one_search(tmp_path):
     supernet = toy()
-    files.write_json(tmp_path / "config.json", search(supernet=supernet).settings)
+    files.write_json(tmp_path / "search.json", search(supernet=supernet).settings)
     others = {"k": 1, "epochs": 2, "seed": 5, "batches": (1, 3), "notes": {"space": "cnet"}}
     for (name, value), told in zip(others.items(), ("k", "epochs", "seed", "alpha_batches", "space"), strict=True):
         with pytest.raises(ValueError, match=rf"holds a search with other settings \({told}: "):

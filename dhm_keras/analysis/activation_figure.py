@@ -77,6 +77,8 @@ def _check(images, maps, titles):
             "Invalid value for argument `images`. Expected uint8 (n, height, width, 3), n > 0. Received: "
             f"{images.dtype} {images.shape}."
         )
+    if "file" in maps:  # a name of NumPy's own
+        raise ValueError("Invalid value for argument `maps`. Expected other names of networks than 'file'.")
     if not maps:
         raise ValueError("Invalid value for argument `maps`. Expected those of one network at least. Received: none.")
     maps = {name: np.asarray(of_network, "float32") for name, of_network in maps.items()}

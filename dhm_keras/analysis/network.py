@@ -6,7 +6,7 @@ import math
 from dhm_keras.forking.blocks import stages_of
 from dhm_keras.forking.graph import is_functional, trace
 from dhm_keras.forking.units import has_kernel, units_of
-from dhm_keras.network import heads_of
+from dhm_keras.network import Network
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
 
@@ -37,12 +37,14 @@ def boxes(network):
         network: Functional model with a dict of heads as output, one of them `"main"`.
 
     Returns:
-        Dict from head to a dict from the stage's number to `Box`: all of main, and of every other head what it does not
-        share with those before it. Each layer counts once; what is behind the last stage counts there.
+        Dict from head, or second classifier of one, to a dict from the stage's number to `Box`: all of main, and of
+        every other head what it does not share with those before it. Each layer counts once; what is behind the last
+        stage counts there.
     """
     graph = trace(network)
     rows, counted = {}, set()
-    for head in ("main", *(head for head in heads_of(graph.output) if head != "main")):
+    of_necks = ("_features", "embedding")
+    for head in ("main", *(name for name in graph.output if name != "main" and not name.endswith(of_necks))):
         calls = graph.leading_to([graph.output[head]])
         units, behind = units_of(dataclasses.replace(graph, calls=calls, output=graph.output[head]))
         stages, rows[head] = stages_of(units), {}
@@ -92,6 +94,8 @@ def plot_network(network, path, title=""):
     above, below = figure.subplots(2, 1, height_ratios=(len(rows), 1))
     _draw(above, rows, columns, widest, f"Trained: {_count(rows)} parameters, {len(rows)} heads")
     main = {"main": rows["main"]}
+    if "embedding" in network.output:
+        main = boxes(Network(network.input, {"main": network.output["embedding"]}))
     _draw(below, main, columns, widest, f"Shipped: {_count(main)} parameters")
     figure.suptitle(title or network.name)
     figure.savefig(path, dpi=120)

@@ -82,7 +82,7 @@ def choose(model, heads, class_names, embedding):
         return _embedding_alone(network, outputs["embedding"], class_names)
     chosen = _checked_heads(heads, logits, embedding)
     chosen_logits = {head: logits[head] for head in chosen}
-    features = {"embedding": classifier_input(logits[chosen[0]])} if embedding else {}
+    features = {"embedding": _compared(outputs, chosen[0])} if embedding else {}
     for head, tensor in chosen_logits.items():
         _check_no_softmax(head, tensor)
         _check_no_features(network, tensor)
@@ -121,8 +121,8 @@ def _checked_heads(heads, logits, embedding):
 
 
 def penultimate(model, head):
-    """What persons are compared by: of main the output `embedding` of a network that has one, else what the head's
-    classifier takes. The other outputs of the model can be anything.
+    """What persons are compared by: of main the output `embedding` of a network that has one, of another head its
+    `NAME_features`, else what the head's classifier takes. The other outputs of the model can be anything.
 
     Args:
         model: `DHM`, or a functional model from images to logits or to a dict of which `head` has logits.
@@ -143,9 +143,14 @@ def penultimate(model, head):
         )
     if head not in outputs:
         raise ValueError(f"Invalid value for argument `head`. Expected one of {sorted(outputs)}. Received: {head!r}.")
+    return network, _compared(outputs, head)
+
+
+def _compared(outputs, head):
+    """As of `penultimate`, a symbolic tensor."""
     if head == "main" and "embedding" in outputs:
-        return network, outputs["embedding"]
-    return network, classifier_input(outputs[head])
+        return outputs["embedding"]
+    return outputs[f"{head}_features"] if f"{head}_features" in outputs else classifier_input(outputs[head])
 
 
 def takes_raw(network):

@@ -115,7 +115,8 @@ def alone(network, head):
         head: String, the branch's name.
 
     Returns:
-        Functional model from images to `{"main": logits}`; shares layers and weights with `network`.
+        Functional model from images to `{"main": logits}`, of a branch with a `reid.bl_neck` also its
+        `main_features` and `embedding`; shares layers and weights with `network`.
 
     Raises:
         ValueError: if the network has no such head.
@@ -124,7 +125,10 @@ def alone(network, head):
         raise ValueError(
             f"Invalid value for argument `head`. Expected one of {sorted(network.output)}. Received: {head!r}."
         )
-    return Network(network.input, {"main": network.output[head]}, name=f"{network.name}_{head}")
+    outputs = {"main": network.output[head]}
+    if (features := network.output.get(f"{head}_features")) is not None:
+        outputs |= {"main_features": features, "embedding": features}  # the same but for dropout in training
+    return Network(network.input, outputs, name=f"{network.name}_{head}")
 
 
 def names():

@@ -284,10 +284,11 @@ def _validate_branches(branches, stages):
                 f"Invalid branch {head!r}. Expected blocks and widths for each of the {after} stages after stage "
                 f"{branch.tap}. Received: {branch}."
             )
-        if min(branch.blocks) < 1 or min(branch.widths) < 1 or head == "main":
+        reserved = head in ("main", "embedding") or head.endswith(("_features", "_local"))
+        if min(branch.blocks) < 1 or min(branch.widths) < 1 or reserved:
             raise ValueError(
                 f"Invalid branch {head!r}. Expected at least one block a stage, one channel a block, and a name other "
-                f"than 'main'. Received: {branch}."
+                f"than 'main' and 'embedding', not ending in '_features' or '_local'. Received: {branch}."
             )
     by_depth = sorted(branches, key=lambda head: (len(head), head))  # aux1, aux2, ..., aux10
     taps = [branches[head].tap for head in by_depth]

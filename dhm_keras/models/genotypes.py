@@ -1,6 +1,7 @@
 """The architectures of CNet and CDNet: what is chosen in each of the six layers (CDNet's supplement, Table 1)."""
 
 import itertools
+import operator
 
 from dhm_keras.files import read_json, write_json
 
@@ -43,8 +44,9 @@ def check_genotype(genotype):
     if isinstance(genotype, str) and genotype in GENOTYPES:
         return GENOTYPES[genotype]
     try:
-        layers = tuple((*layer, 1) if len(layer) == 2 else tuple(layer) for layer in genotype)
-    except TypeError:
+        layers = [tuple(map(operator.index, layer)) for layer in genotype]
+        layers = tuple((*layer, 1) if len(layer) == 2 else layer for layer in layers)
+    except TypeError:  # no sequence of sequences of integers
         layers = ()
     if len(layers) != LAYERS or not set(layers) <= set(SPACES["cdnet"]):
         raise ValueError(

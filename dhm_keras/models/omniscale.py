@@ -93,8 +93,8 @@ class OmniScale(Builder):
         """The outputs of a branch with a balance neck: that of `fblneck` has local features in main alone."""
         deep = maps[max(maps)]
         if kind == "fblneck" and name == "main":
-            return fbl_neck(maps[2], deep, num_classes, name, dropout)
-        return bl_neck(deep, num_classes, name, dropout)
+            return fbl_neck(maps[2], deep, num_classes, name, dropout, self.synchronized)
+        return bl_neck(deep, num_classes, name, dropout, self.synchronized)
 
 
 def scaled(width, channels=None):

@@ -98,6 +98,11 @@ def osnet(
         ValueError: on a branch that does not fit, or another argument out of range.
     """
     check_choice(neck=(neck, ("dense", "fblneck")), stem=(stem, (7, 3)), pooling=(pooling, ("avg", "max")))
+    if pooling == "max" and neck != "dense":
+        raise ValueError(
+            f"Invalid value for argument `pooling`. 'max' is of the dense neck, an {neck!r} has averages. Received: "
+            f"neck={neck!r}, pooling={pooling!r}."
+        )
     stem_width, *widths = scaled(width)
     branches = by_name(branches, scaled_branches(width), name)
     build = OSNet(neck, pooling, stem_width, stem, synchronized)

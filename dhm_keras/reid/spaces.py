@@ -29,12 +29,11 @@ def loss_features(model, head="main"):
     Raises:
         ValueError: if there is no such head, or it does not end in a Dense layer.
     """
-    network, softmax = penultimate(model, head)
-    outputs = getattr(network, "output", None)
-    triplet = outputs.get(f"{head}_features") if isinstance(outputs, dict) else None
-    if triplet is not None:
-        softmax = classifier_input(outputs[head])
-    else:
+    network, compared = penultimate(model, head)
+    outputs = network.output if isinstance(network.output, dict) else {}
+    softmax = classifier_input(outputs[head]) if head in outputs else compared
+    triplet = outputs.get(f"{head}_features")
+    if triplet is None:
         triplet = before_normalization(softmax)
     found = {"features": softmax} if triplet is None else {"triplet features": triplet, "softmax features": softmax}
     part = lambda name, features: Network(network.inputs[0], features, name=f"{network.name}_{head}_{name}")

@@ -29,7 +29,7 @@ class TopKSearch:
 
     | file | |
     |---|---|
-    | `config.json` | what the search follows from |
+    | `search.json` | what the search follows from |
     | `checkpoints/` | the whole state after each of the last two epochs |
     | `history.csv` | a row an epoch: losses and accuracies on both splits, the alphas |
     | `genotype.json` | what was found, see `models.read_genotype`: with the alphas, and how it was selected |
@@ -124,13 +124,13 @@ class TopKSearch:
 
     def _enter(self, folder):
         """Goes to where the folder's search is."""
-        before = files.read_json(folder / "config.json")
+        before = files.read_json(folder / "search.json")
         if before is not None and (differ := files.differences(before, self.settings)):
             raise ValueError(
                 f"The folder {folder} holds a search with other settings ({differ}). Choose another, or remove it."
             )
         (folder / "checkpoints").mkdir(exist_ok=True)
-        files.write_json(folder / "config.json", self.settings)
+        files.write_json(folder / "search.json", self.settings)
         found = checkpoint.read_newest(folder / "checkpoints")
         if found is None:
             return

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from dhm_keras.data.batches import check_integers
+
 IMAGES = 4  # of each person that the alphas learn from
 
 
@@ -34,8 +36,9 @@ def split(images, seed=0, overlap=False):
         Two `PersonImages`, for the weights and for the alphas, with the labels of `images`.
 
     Raises:
-        ValueError: if no person has two images, and `overlap` is false.
+        ValueError: if no person has two images, and `overlap` is false, or the seed is no such integer.
     """
+    check_integers(seed=(seed, 0))
     generator = np.random.default_rng([seed, 2])
     part = _overlapping if overlap else _disjoint
     of_person = (np.flatnonzero(images.labels == label) for label in np.unique(images.labels))

@@ -151,9 +151,14 @@ def supernet(
         `Supernet`.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range, or Keras's dtype policy is not float32.
     """
     check_choice(space=(space, tuple(SPACES)), stem=(stem, (7, 3)))
+    if keras.config.dtype_policy().name != "float32":
+        raise ValueError(
+            "A search computes in float32. Set keras.config.set_dtype_policy('float32'). Received: the policy "
+            f"{keras.config.dtype_policy().name!r}."
+        )
     stem_width, *widths = scaled(width)
     build = CDNet(None, "blneck", "reid", dropout, stem_width, stem, False)
     _validate(num_classes, input_shape, normalization, build.divisor)
