@@ -231,13 +231,14 @@ def test_a_branch_alone_keeps_its_features():
 
 
 def test_the_picture_of_a_network_counts_what_is_trained_and_what_is_shipped(tmp_path):
-    from dhm_keras.analysis.network import boxes
+    from dhm_keras.analysis.network import _shipped, boxes
 
     network = necked()
     count = lambda rows: sum(box.parameters for row in rows.values() for box in row.values())
     whole = sum(int(np.prod(variable.shape)) for variable in network.variables)
     assert count(boxes(network)) == whole and set(boxes(network)) == {"main", "main_local", "aux1"}
-    shipped = dhm.network.Network(network.input, {"main": network.output["embedding"]})
-    assert count(boxes(shipped)) == sum(int(np.prod(variable.shape)) for variable in shipped.variables)
+    of_shipped = _shipped(network, boxes(network))
+    assert count(of_shipped) == sum(int(np.prod(variable.shape)) for variable in dhm.DHM(network).main.variables)
+    assert set(of_shipped) == {"main", "main_local"}
     dhm.analysis.plot_network(network, tmp_path / "network.png")
     assert (tmp_path / "network.png").stat().st_size > 5_000

@@ -6,7 +6,7 @@ import math
 from dhm_keras.forking.blocks import stages_of
 from dhm_keras.forking.graph import is_functional, trace
 from dhm_keras.forking.units import has_kernel, units_of
-from dhm_keras.network import Network
+from dhm_keras.network import Network, heads_of
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
 
@@ -43,8 +43,9 @@ def boxes(network):
     """
     graph = trace(network)
     rows, counted = {}, set()
-    of_necks = ("_features", "embedding")
-    for head in ("main", *(name for name in graph.output if name != "main" and not name.endswith(of_necks))):
+    heads = heads_of(graph.output)
+    second = [name for name in graph.output if name.endswith("_local") and name not in heads]
+    for head in ("main", *(head for head in heads if head != "main"), *second):
         calls = graph.leading_to([graph.output[head]])
         units, behind = units_of(dataclasses.replace(graph, calls=calls, output=graph.output[head]))
         stages, rows[head] = stages_of(units), {}
@@ -90,19 +91,28 @@ def plot_network(network, path, title=""):
     columns = sorted({number for row in rows.values() for number in row})
     widest = max(box.channels for row in rows.values() for box in row.values())
 
-    figure = Figure(figsize=(2 + 1.9 * (len(columns) + 1), 1.5 * (len(rows) + 1) + 1.2), layout="constrained")
-    above, below = figure.subplots(2, 1, height_ratios=(len(rows), 1))
-    _draw(above, rows, columns, widest, f"Trained: {_count(rows)} parameters, {len(rows)} heads")
-    main = {"main": rows["main"]}
-    if "embedding" in network.output:
-        main = boxes(Network(network.input, {"main": network.output["embedding"]}))
-    _draw(below, main, columns, widest, f"Shipped: {_count(main)} parameters")
+    shipped, heads = _shipped(network, rows), len(heads_of(network.output))
+    lines = len(rows) + len(shipped)
+    figure = Figure(figsize=(2 + 1.9 * (len(columns) + 1), 1.5 * lines + 1.2), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=(len(rows), len(shipped)))
+    _draw(above, rows, columns, widest, f"Trained: {_count(rows)} parameters, {heads} heads", heads)
+    _draw(below, shipped, columns, widest, f"Shipped: {_count(shipped)} parameters", 1)
     figure.suptitle(title or network.name)
     figure.savefig(path, dpi=120)
 
 
-def _draw(axes, rows, columns, widest, title):
-    """Draws the rows into a panel: boxes 0.84 wide around the column's number, row y at -y."""
+def _shipped(network, rows):
+    """The rows of what is shipped: main's, or, of a network with an embedding, those of what that is made of."""
+    outputs = network.output
+    if "embedding" not in outputs:
+        return {"main": rows["main"]}
+    parts = {name: outputs.get(f"{name}_features") for name in ("main", "main_local")}
+    parts = {name: features for name, features in parts.items() if features is not None}
+    return boxes(Network(network.input, parts or {"main": outputs["embedding"]}))
+
+
+def _draw(axes, rows, columns, widest, title, heads):
+    """Draws the rows into a panel: boxes 0.84 wide around the column's number, row y at -y; the first are heads."""
     from matplotlib.patches import Rectangle
 
     end = len(columns) - 0.2
@@ -124,7 +134,7 @@ def _draw(axes, rows, columns, widest, title):
             axes.text(x, -y, text, ha="center", va="center", fontsize=9)
             axes.annotate("", (after, -y), (x + 0.42, -y), arrowprops=arrow)
         axes.text(end, -y, head, ha="center", va="center", bbox={"boxstyle": "round", "fc": "white", "ec": colour})
-    for y in range(len(rows) - 1):
+    for y in range(heads - 1):
         axes.plot([end, end], [-y - 0.2, -y - 0.8], color="grey", linestyle="--", linewidth=1)
     axes.set(xlim=(-0.6, end + 0.35), ylim=(-len(rows) + 0.4, 0.55))
     axes.set_title(title, loc="left", fontsize=10)
