@@ -10,13 +10,16 @@ import zlib
 import keras
 import numpy as np
 
-from dhm_keras import distribute, export, files, sampling
+from dhm_keras import distribute, files, sampling
 from dhm_keras.analysis.agreement import measuring
+from dhm_keras.export.bundle import check_arguments, check_backend, export_main
 from dhm_keras.network import set_weights
 from dhm_keras.objective import check_labels
-from dhm_keras.resume import Resume as Resume
+from dhm_keras.resume import Resume
 from dhm_keras.run import KeepBest
 from dhm_keras.trainer import DHM, SCOPES
+
+__all__ = ["ExportMain", "MeasureAgreement", "Progress", "Resume", "SampleBranches", "WarnOfCollapse"]
 
 
 def check_model(callback):
@@ -270,7 +273,7 @@ class ExportMain(keras.callbacks.Callback):
 
     def __init__(self, directory, which="last", **of_export):
         super().__init__()
-        export.check_backend()
+        check_backend()
         if which not in ("last", "best"):
             raise ValueError(f"Invalid value for argument `which`. Expected 'last' or 'best'. Received: {which!r}.")
         self.directory, self.which, self.of_export = directory, which, of_export
@@ -291,7 +294,7 @@ class ExportMain(keras.callbacks.Callback):
         self.metrics, self.best = {}, float("-inf")
         self._keep.set_model(self.model)
         if distribute.is_chief():  # what is wrong is told before the training, not after it
-            distribute.alone(lambda: export.check_arguments(self.model, self.directory, **self.of_export))
+            distribute.alone(lambda: check_arguments(self.model, self.directory, **self.of_export))
 
     def on_epoch_end(self, epoch, logs=None):
         if self.which == "best":
@@ -310,7 +313,7 @@ class ExportMain(keras.callbacks.Callback):
     def _export(self):
         arguments = {**self.of_export, "card": {"metrics": self.metrics, **(self.of_export.get("card") or {})}}
         with self._weights():
-            export.export_main(self.model, self.directory, **arguments)
+            export_main(self.model, self.directory, **arguments)
 
     @contextlib.contextmanager
     def _weights(self):

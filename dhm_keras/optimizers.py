@@ -16,7 +16,7 @@ class CoupledWeightDecay:
         """Keras's decoupled decay: nothing here."""
 
     def decayed(self, gradient, variable):
-        """The gradient of the loss plus weight_decay / 2 * |w|^2.
+        """The gradient of the loss plus `weight_decay / 2 * |w|^2`.
 
         Args:
             gradient: Tensor.

@@ -6,13 +6,15 @@
     python recipes/figures.py agreement runs/digits                                # what eq. 11 is about; ours
     python recipes/figures.py activations runs/reid/osnet_x1_0 --data_dir DIR      # OSNet's supplement, Figure A
     python recipes/figures.py tsne runs/reid/cdnet --data_dir DIR                  # CDNet's supplement, Figures 1 and 2
+    python recipes/figures.py network resnet32                                     # what is trained, what is shipped
 
 A folder is what a recipe's --run_dir was: its subfolders METHOD-SEED are found by themselves. Of several folders,
 `curves` makes panels side by side; the others take one. Each picture has its numbers beside it, in a CSV file of the
 same name (matrices and maps in an NPZ file). Runs that are not finished are named and left out. `agreement` needs what
 the recipes measure while they train, with their flag `--agreement`. `activations` and `tsne` are of the runs of
 reid.py, of the first one of each method, and want the images: `--data_dir`, and with it `--pattern` and `--nocameras`,
-as they were given to that recipe.
+as they were given to that recipe. `network` takes the name of a network instead, one of `dhm_keras.models.names()`,
+and draws it alone.
 """
 
 import os
@@ -41,11 +43,14 @@ IMAGES, PERSONS = 6, 8  # in activations, in tsne
 
 
 def main(arguments):
+    if arguments[1:2] == ["network"]:
+        return draw_network(arguments[2:])
     kinds = {"curves": curves, "heatmaps": heatmaps, "agreement": agreement, "activations": activations, "tsne": tsne}
     kind, folders = arguments[1] if len(arguments) > 1 else None, [pathlib.Path(name) for name in arguments[2:]]
     if kind not in kinds or not folders or (len(folders) > 1 and kind != "curves"):
         raise app.UsageError(
-            f"Expected one of {', '.join(kinds)} and the folder of a recipe's runs, for curves one or several. "
+            f"Expected one of {', '.join(kinds)} and the folder of a recipe's runs, for curves one or several; or "
+            "network and a network's name. "
             f"Received: {' '.join(arguments[1:]) or 'nothing'}."
         )
     out = pathlib.Path(FLAGS.out)
@@ -58,6 +63,19 @@ def main(arguments):
         raise SystemExit(f"figures.py: {error}") from None
     suffixes = {"heatmaps": (".csv", ".npz"), "activations": (".npz",)}.get(kind, (".csv",))
     print(f"{picture}, the numbers in {' and '.join(str(picture.with_suffix(suffix)) for suffix in suffixes)}")
+
+
+def draw_network(names):
+    picture = pathlib.Path(FLAGS.out, "network.png")
+    try:
+        if len(names) != 1:
+            raise ValueError(f"network takes one name. Received: {' '.join(names) or 'none'}.")
+        network = dhm.models.get(names[0])
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        dhm.analysis.plot_network(network, picture)
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"figures.py: {error}") from None
+    print(picture)
 
 
 def curves(found, picture):

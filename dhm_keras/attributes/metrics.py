@@ -36,9 +36,9 @@ class AttributeEvaluation:
 def evaluate(attributes, probabilities, threshold=0.5):
     """Compares predicted attributes with the true ones, by attribute and by image.
 
-    With A the attributes that an image has and B those predicted, its accuracy is |A and B| / |A or B|, its precision
-    |A and B| / |B|, its recall |A and B| / |A|. F1 is made of the means of precision and recall, not the mean of the
-    images' own F1: so does the field (Li et al., "A Richly Annotated Dataset for Pedestrian Attribute Recognition",
+    With A the attributes that an image has and B those predicted, its accuracy is `|A and B| / |A or B|`, its precision
+    `|A and B| / |B|`, its recall `|A and B| / |A|`. F1 is made of the means of precision and recall, not the mean of
+    the images' own F1: so does the field (Li et al., "A Richly Annotated Dataset for Pedestrian Attribute Recognition",
     2016).
 
     A share of nothing counts as 0, as in Rethinking_of_PAR (`metrics/pedestrian_metrics.py`), where torchreid's code

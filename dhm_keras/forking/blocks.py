@@ -17,6 +17,9 @@ class Stage:
         resolution: `(height, width)` there; of a model for images of any size, for 224x224 pixels.
         channels: Integer, there.
         blocks: Integer. Blocks in it: residual or dense blocks, or equal parts of a plain chain.
+        start: Integer. Its units, for what grows branches, are those from here
+        end: to before here.
+        spare: Tuple of the groups of blocks that can be left out; a block is a range of units.
     """
 
     number: int
@@ -24,9 +27,9 @@ class Stage:
     resolution: tuple[int, int]
     channels: int
     blocks: int
-    start: int = dataclasses.field(repr=False)  # its units are those from here
-    end: int = dataclasses.field(repr=False)  # to before here
-    spare: tuple = dataclasses.field(repr=False)  # groups of blocks that can be left out; a block is a range of units
+    start: int = dataclasses.field(repr=False)
+    end: int = dataclasses.field(repr=False)
+    spare: tuple = dataclasses.field(repr=False)
 
 
 def stages_of(units):

@@ -27,13 +27,11 @@ class TopKSearch:
 
     A folder belongs to one search:
 
-    | file | |
-    |---|---|
-    | `search.json` | what the search follows from |
-    | `checkpoints/` | the whole state after each of the last two epochs |
-    | `history.csv` | a row an epoch: losses and accuracies on both splits, the alphas |
-    | `genotype.json` | what was found, see `models.read_genotype`: with the alphas, and how it was selected |
-    | `alphas.png` | softmax of the alphas over the epochs, where matplotlib is installed |
+    - `search.json`: what the search follows from.
+    - `checkpoints/`: the whole state after each of the last two epochs.
+    - `history.csv`: a row an epoch: losses and accuracies on both splits, the alphas.
+    - `genotype.json`: what was found, see `models.read_genotype`: with the alphas, and how it was selected.
+    - `alphas.png`: softmax of the alphas over the epochs, where matplotlib is installed.
 
     Started again, a search goes on behind the last finished epoch, and ends, on a CPU with deterministic operations,
     with the same alphas and weights to the bit.
