@@ -1,14 +1,18 @@
 """The arrows between the modules, and what an import brings with it."""
 
 import ast
+import importlib.metadata
 import os
 import pathlib
 import re
 import subprocess
 import sys
+import tomllib
+
+import dhm_keras
 
 ROOT = pathlib.Path(__file__).parent.parent
-PACKAGE = ROOT / "dhm_keras"
+PACKAGE = pathlib.Path(dhm_keras.__file__).parent  # of the sources, or of an installed wheel
 
 # What each module may import of this package. A new module needs a line here.
 MAY_IMPORT = {
@@ -81,6 +85,18 @@ def test_import_brings_no_tensorflow_on_jax():
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert process.stdout == "False\n", process.stderr
+
+
+def test_the_version_and_what_is_needed_are_the_same_everywhere():
+    version = dhm_keras.__version__
+    assert importlib.metadata.version("dhm_keras") == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version}, " in (ROOT / "CHANGELOG.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for_recipes = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
+    listed = (ROOT / "requirements.txt").read_text().splitlines()
+    assert [line for line in listed if not line.startswith("#")] == for_recipes
+    assert (PACKAGE / "py.typed").exists()
 
 
 def test_the_tests_that_the_docs_name_are_there():
