@@ -67,6 +67,17 @@ def test_the_best_and_the_last_epoch_of_a_run(recipe, run, tmp_path, capsys):
     assert (tmp_path / "2" / "assets" / "class_names.txt").read_text() == "a\nb\nc\n"
 
 
+@pytest.mark.slow
+def test_the_report(recipe, run, tmp_path, capsys):
+    """The network has no name of the library's, so that there is none to build it without branches of."""
+    run, _ = run
+    export(recipe, run.folder, tmp_path, "--onnx", "--litert", "--check")
+    printed = capsys.readouterr().out
+    assert (tmp_path / "1.onnx").exists() and (tmp_path / "1.tflite").exists()
+    rows = [line.split()[0] for line in printed.splitlines() if "256 of 256" in line]
+    assert rows == ["TensorFlow", "OpenVINO", "ONNX", "LiteRT"]
+
+
 def test_a_file_and_other_class_names(recipe, run, tmp_path):
     run, _ = run
     (tmp_path / "names.txt").write_text("ä\nö\nü\n", encoding="utf-8")

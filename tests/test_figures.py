@@ -88,6 +88,18 @@ def test_figures_of_a_folder(trained, tmp_path, figures, capsys):
     assert f"dhm,cosine_main_aux2,1,{row['cosine_main_aux2']}" in (tmp_path / "agreement.csv").read_text()
 
 
+def test_the_picture_of_a_network(tmp_path, figures, capsys):
+    from PIL import Image
+
+    figures("network", "resnet20", f"--out={tmp_path}")
+    assert capsys.readouterr().out == f"{tmp_path}/network.png\n"
+    with Image.open(tmp_path / "network.png") as picture:
+        assert picture.size[0] > 1000
+    for wrong, words in ((["resnet21"], "Did you mean 'resnet"), ([], "takes one name. Received: none")):
+        with pytest.raises(SystemExit, match=words):
+            figures("network", *wrong)
+
+
 def test_what_cannot_be_drawn_is_one_sentence(trained, tmp_path, figures):
     from absl import app
 

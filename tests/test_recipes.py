@@ -74,7 +74,8 @@ def test_digits_trains_three_methods_draws_exports_and_keeps_what_is_done(tmp_pa
 @pytest.mark.slow
 @pytest.mark.tensorflow
 def test_digits_with_a_forked_network(tmp_path):
-    process = start("recipes/digits.py", "--smoke", "--backbone=convnet", "--agreement", f"--run_dir={tmp_path}")
+    flags = "--smoke", "--backbone=convnet", "--agreement", "--learning_rate=0.1", "--warmup_epochs=2"
+    process = start("recipes/digits.py", *flags, f"--run_dir={tmp_path}")
     assert process.returncode == 0, process.stderr[-3000:]
     assert_report_of_digits(process.stdout)
     heads = [name for name in Run.open(tmp_path / "dhm-0").history[0] if name.endswith("_ce") and "val" not in name]

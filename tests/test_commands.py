@@ -1,0 +1,217 @@
+"""Every command that README and docs print is run by a test in smoke form: here, or by one that ELSEWHERE names."""
+
+import importlib.util
+import re
+import sys
+
+import keras
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from attribute_files import drawn
+from commands import arguments, printed
+from jpeg_files import write_images
+from programs import ROOT, recipe_module
+from test_recipes import run_main
+
+from dhm_keras import reid
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+# Tests of other files, and the beginnings of the commands that they run, or run the parts of.
+ELSEWHERE = {
+    "run": {"": [r"python3 -m venv .* -m pytest", r"pip install -e", r"python -m sphinx"]},  # .ci/run
+    "test_export_recipe.py": {
+        "test_the_best_and_the_last_epoch_of_a_run": [r"python recipes/export\.py \S+ \S+$"],
+        "test_the_report": [r"python recipes/export\.py .*--check"],
+    },
+    "test_figures.py": {
+        "test_figures_of_a_folder": [r"python recipes/figures\.py (curves|heatmaps|agreement)"],
+        "test_figures_of_persons": [r"python recipes/figures\.py (activations|tsne)"],
+        "test_the_picture_of_a_network": [r"python recipes/figures\.py network"],
+    },
+    "test_grid.py": {"test_a_slice_of_no_minutes_begins_nothing_and_says_to_go_on": [r"until python recipes/grid\.py"]},
+    "test_hosts.py": {"test_one_of_two_is_killed_and_both_are_started_again": [r"export TF_CONFIG"]},
+    "test_interop_osnet.py": {
+        "test_main_of_another_set_and_all_heads_there_and_back": [r"python recipes/reid\.py .*--weights osnet"]
+    },
+    "test_recipes.py": {
+        "test_digits_killed_at_random_moments_end_the_same_to_the_bit": [r"python tests/kill_digits\.py"],
+        "test_digits_on_jax_without_tensorflow": [
+            r"pip install keras numpy",
+            r"KERAS_BACKEND=jax python recipes/digits",
+        ],
+        "test_digits_trains_three_methods_draws_exports_and_keeps_what_is_done": [
+            *(r"python3 -m venv .*recipes/digits\.py", r"python recipes/digits\.py$")
+        ],
+        "test_digits_with_a_forked_network": [
+            r"python recipes/digits\.py .*(--backbone convnet|--agreement|--learning_rate)"
+        ],
+    },
+    "test_reid_recipe.py": {
+        "test_osnet_and_cdnet_have_settings_of_their_own": [r"python recipes/reid\.py --arch cdnet --genotype"],
+        "test_resnet50_begins_with_the_weights_of_a_file": [r"python recipes/reid\.py .*--weights resnet50"],
+    },
+    "test_report.py": {"test_the_command": [r"python recipes/report\.py"]},
+    "test_server_files.py": {
+        "test_compose_fits_the_other_files": [r"cd .* docker compose up"],
+        "test_models_config_serves_the_newest_version": [r"docker run|tensorflow_model_server"],
+        "test_rest_client": [r"python client_rest\.py"],
+        "test_json_of_each_signature": [r"curl"],
+    },
+}
+NO_COMMANDS = {"python recipes/", "python recipes/figures.py"}  # they stand in the heads of tables
+TRAINING = ("cifar100", "imagenet", "reid", "search", "attributes")
+# What makes a training short, over what a command says.
+SHORT = {
+    "cifar100": ("--smoke", "--seeds=1", "--epochs=1", "--train_examples=8"),
+    "imagenet": ("--smoke", "--seeds=1", "--epochs=1", "--train_examples=8", "--num_classes=3"),
+    "reid": ("--smoke", "--seeds=1", "--epochs=1", "--evaluate_every=1", "--train_examples=16"),
+    "search": ("--smoke", "--epochs=1", "--width=0.25"),
+    "attributes": ("--smoke", "--epochs=1"),
+}
+SMALLER = {  # the constants of a benchmark
+    "input_speed": {"EXAMPLES": 256, "WARM_UP": 1, "STEPS": 2},
+    "jpeg_speed": {"EXAMPLES": 8, "BATCH_SIZE": 4, "WARM_UP": 1, "STEPS": 1},
+    "reid_ranking": {"QUERIES": 20, "GALLERY": 90, "SIZE": 16, "LATENT": 4, "PERSONS": 9, "CAMERAS": 3},
+    "reid_inference": {"BATCH_SIZE": 2, "SIZE": (64, 32, 3), "REPEATS": 1},
+    "device_speed": {"BATCH_SIZE": 4, "REPEATS": 1},
+}
+
+
+def recipe_of(command):
+    found = re.match(r"python recipes/(\w+)\.py", command)
+    return found and found[1]
+
+
+def is_elsewhere(command):
+    beginnings = [each for of_file in ELSEWHERE.values() for of_test in of_file.values() for each in of_test]
+    return any(re.match(beginning, command) for beginning in beginnings)
+
+
+def trainings():
+    """Commands that train, each once whatever its methods and seeds."""
+    found = {}
+    for command in printed():
+        if recipe_of(command) in TRAINING and not is_elsewhere(command):
+            found.setdefault(re.sub(r" --seeds \d+", "", command), command)
+    return sorted(found.values())
+
+
+def test_every_command_is_run_by_a_test():
+    there = {path.name: path.read_text() for path in [*ROOT.glob("tests/test_*.py"), ROOT / ".ci" / "run"]}
+    for command, pages in printed().items():
+        if command in NO_COMMANDS or recipe_of(command) in TRAINING:
+            continue
+        if found := re.match(r"python benchmarks/(\w+)\.py", command):
+            assert found[1] in SMALLER, command
+            continue
+        if command.startswith("python -c") or recipe_of(command) == "grid":
+            continue  # below
+        assert is_elsewhere(command), f"{', '.join(pages)}: {command}"
+    for file, tests in ELSEWHERE.items():
+        assert all(f"def {name}(" in there[file] for name in tests if name), file
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, cifar):
+    """`{recipe: arguments}`: small data in the place of those that a command names."""
+    folder = tmp_path_factory.mktemp("small")
+    write_images(folder / "images")
+    drawn(folder / "attributes")
+    reid.synthetic_people(folder / "persons", train=8, test=6, cameras=2, size=(64, 32), distractors=4)
+    persons = ("--dataset=folder", f"--data_dir={folder}/persons")
+    return {
+        "cifar100": (f"--data_dir={cifar}",),
+        "imagenet": (f"--data_dir={folder}/images",),
+        "reid": persons,
+        "search": persons,
+        "attributes": ("--dataset=folder", f"--data_dir={folder}/attributes"),
+    }
+
+
+@pytest.mark.parametrize("command", trainings())
+def test_a_command_s_flags_go_together(command):
+    """As it stands, without --smoke: whatever is refused is refused before anything is read."""
+    recipe = recipe_of(command)
+    with recipe_module(recipe) as module, flagsaver.flagsaver():
+        flags.FLAGS([recipe, *arguments(command.replace("--devices 4", "--devices 1"))])
+        check = module.RECIPE.check if hasattr(module, "RECIPE") else module.check
+        assert check() is None
+        assert not hasattr(module, "experiment") or module.experiment.check_flags() is None
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("command", trainings())
+def test_a_command_trains_in_smoke_form(command, data, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    recipe = recipe_of(command)
+    given = [argument for argument in arguments(command) if argument != "SHARED_FOLDER"]
+    given = [argument for argument in given if argument != "--run_dir"]
+    size = () if "--image_size" in given or recipe == "cifar100" else ("--image_size=32",) * (recipe == "imagenet")
+    monkeypatch.chdir(tmp_path)
+    tf.config.run_functions_eagerly(True)  # one or two steps: to trace them takes longer
+    try:
+        run_main(recipe, *given, *data[recipe], *SHORT[recipe], *size, f"--run_dir={tmp_path}/runs")
+    finally:
+        tf.config.run_functions_eagerly(False)
+    found = {"search": "genotype.json"}.get(recipe, "*/result.json")
+    assert list((tmp_path / "runs").glob(found))
+
+
+@pytest.mark.parametrize("command", sorted(command for command in printed() if recipe_of(command) == "grid"))
+def test_a_plan_s_rows_are_accepted(command, tmp_path, monkeypatch, capsys):
+    """With no minutes to train in, all is done that comes before the first run."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))  # the program would set it for its processes
+    monkeypatch.chdir(ROOT)
+    with recipe_module("grid", "experiment", "cifar100") as module, flagsaver.flagsaver():
+        given = [*arguments(command), "--minutes=0", f"--run_dir={tmp_path}/runs"]
+        with pytest.raises(SystemExit) as ended:
+            module.main(flags.FLAGS(["grid.py", *given]))
+    assert ended.value.code == 75 and "0 failed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", SMALLER)
+def test_a_benchmark_in_smoke_form(name, monkeypatch, capsys):
+    path = ROOT / "benchmarks" / f"{name}.py"
+    known = set(flags.FLAGS)
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    try:
+        for constant, value in SMALLER[name].items():
+            monkeypatch.setattr(module, constant, value)
+        small(name, module, capsys)
+    finally:
+        for flag in set(flags.FLAGS) - known:
+            delattr(flags.FLAGS, flag)
+
+
+def small(name, module, capsys):
+    """Runs a benchmark whose constants are small; those that measure in processes of their own without these."""
+    if name in ("input_speed", "reid_ranking"):
+        for way in vars(module).get("SOURCES") or module.WAYS:
+            assert module.measure(way)
+    elif name == "jpeg_speed":
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            module.write_images(folder)
+            for source in module.SOURCES:
+                assert module.measure(source, folder)
+    else:
+        few = ["--images=4"] if name == "reid_inference" else ["--arch=resnet20", "--steps=2"]
+        module.main(flags.FLAGS([name, *few]))
+        assert "images" in capsys.readouterr().out
+
+
+def test_the_picture_that_the_clients_are_asked_with(tmp_path, monkeypatch):
+    (command,) = [command for command in printed() if command.startswith("python -c")]
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r'"(.*)"$', command)[1], {})
+    assert (tmp_path / "five.png").stat().st_size > 100
