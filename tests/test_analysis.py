@@ -78,9 +78,19 @@ def test_what_is_drawn_is_what_is_in_the_numbers(tmp_path, monkeypatch):
     assert [float(row["mean"]) for row in read(tmp_path / "a.csv")] == pytest.approx([15, 30, 50, 5, 20, 40])
 
 
+def test_curves_of_a_keras_history_are_those_of_its_rows(tmp_path):
+    rows = history(10, 20, 40)
+    columns = {name: [row[name] for row in rows] for name in ("main_accuracy", "val_main_accuracy")}
+    plot_curves({"": {"dhm": {"dhm-0": rows}}}, tmp_path / "rows.png")
+    plot_curves({"": {"dhm": {"dhm-0": columns}}}, tmp_path / "columns.png")
+    assert read(tmp_path / "columns.csv") == read(tmp_path / "rows.csv")
+
+
 @pytest.mark.parametrize(
     "runs, message",
     [
+        ({"dhm-0": {"main_accuracy": [0.5, 0.6], "val_main_accuracy": [0.5]}}, "'dhm-0' has columns of different"),
+        ({"dhm-0": {}}, "'dhm-0' has no epoch"),
         ({"dhm-0": history(1, 2), "dhm-1": history(1, 2, 3)}, "'dhm-1' has 3 epochs, and 'dhm-0' has 2"),
         ({"dhm-0": history(1, 2, 3)[:1] + history(1, 2, 3)[2:]}, "'dhm-0' has no row of epoch 1"),
         ({"dhm-0": history(1, float("nan"))}, "'dhm-0' has no number for 'val_main_accuracy' in epoch 1"),

@@ -1,6 +1,7 @@
 """The exported heads: what a version holds, what its signatures answer, where it is written."""
 
 import json
+import logging
 import pathlib
 import subprocess
 import sys
@@ -364,6 +365,22 @@ def test_versions_count_up_and_none_is_touched(tmp_path):
     assert (tmp_path / "7" / "mark").exists()
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
     assert read_card(tmp_path / "8")
+
+
+def test_nothing_is_told_of_a_folder_that_is_renamed(tmp_path):
+    import tensorflow as tf
+
+    logger, told = tf.get_logger(), []
+    level, keep = logger.level, lambda record: told.append(record.getMessage())
+    logger.setLevel("INFO")  # as in a notebook
+    logger.addFilter(keep)
+    try:
+        export_main(tiny(), tmp_path)
+        assert logger.level == logging.INFO
+    finally:
+        logger.removeFilter(keep)
+        logger.setLevel(level)
+    assert not told
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def plot_curves(panels, path):
 
     Args:
         panels: Dict from a panel's title to a dict from method to a dict from a run's name to its history: a list of
-            rows, one an epoch, as of `Run.history`.
+            rows, one an epoch, as of `Run.history`, or the dict from column to numbers that `fit(...).history` is.
         path: Path of the picture; its suffix chooses the format.
 
     Raises:

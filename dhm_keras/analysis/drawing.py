@@ -26,12 +26,21 @@ def colours(names):
     return {name: COLOURS.get(name) or OTHERS[others.index(name) % len(OTHERS)] for name in names}
 
 
+def rows_of(name, table):
+    """The table of a run as a list of rows, see `over_seeds`; `ValueError` if its columns have different lengths."""
+    if not isinstance(table, dict):
+        return table
+    if len({len(numbers) for numbers in table.values()}) > 1:  # as with `validation_freq=2`
+        raise ValueError(f"The run {name!r} has columns of different lengths: of which epochs they are is not known.")
+    return [{"epoch": epoch, **dict(zip(table, row))} for epoch, row in enumerate(zip(*table.values()))]
+
+
 def over_seeds(runs, column, gaps=False):
     """One column of the tables of several runs.
 
     Args:
         runs: Dict from a run's name to its table: a list of rows, one an epoch, each a dict from column to number,
-            with the column `epoch` (from 0).
+            with the column `epoch` (from 0); or a dict from column to numbers, one an epoch, from epoch 0 on.
         column: String.
         gaps: Boolean. Whether NaN is a number like others. Defaults to `False`.
 
@@ -42,6 +51,7 @@ def over_seeds(runs, column, gaps=False):
         ValueError: if there is no run, or one has other epochs than the first, or lacks the number of an epoch; the
             message names it.
     """
+    runs = {name: rows_of(name, table) for name, table in runs.items()}
     if not runs or not all(runs.values()):
         empty = next((name for name, rows in runs.items() if not rows), None)
         raise ValueError(f"The run {empty!r} has no epoch." if runs else f"No runs to draw {column!r} of.")

@@ -1,5 +1,7 @@
 """A version folder for TensorFlow Serving, written beside the others."""
 
+import contextlib
+import logging
 import os
 import pathlib
 
@@ -104,7 +106,8 @@ def _write(to_ship, version, crop, card):
                 names = partial / "class_names.txt"
                 names.write_text("".join(f"{name}\n" for name in to_ship.class_names), encoding="utf-8")
                 module.class_names = tf.saved_model.Asset(str(names))
-            tf.saved_model.save(module, str(partial), signatures=functions)
+            with _silent(tf.get_logger()):  # in a notebook it would tell the name of the folder that is renamed
+                tf.saved_model.save(module, str(partial), signatures=functions)
             if to_ship.class_names:
                 names.unlink()  # it is in assets now
             requests = {name: {key: tensor.numpy() for key, tensor in each.items()} for name, each in examples.items()}
@@ -116,6 +119,17 @@ def _write(to_ship, version, crop, card):
             f"{version} cannot be written ({reason}). The versions there are kept. Make room, or make the folder "
             "writable, and export again."
         ) from error
+
+
+@contextlib.contextmanager
+def _silent(logger):
+    """Within, a logger of Python tells warnings and errors alone."""
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def versions(directory):
