@@ -86,6 +86,18 @@ def test_curves_of_a_keras_history_are_those_of_its_rows(tmp_path):
     assert read(tmp_path / "columns.csv") == read(tmp_path / "rows.csv")
 
 
+def test_curves_of_another_head(tmp_path):
+    rows = history(10, 20, 40)
+    both = [row | {f"{name}aux1_accuracy": 0.9 for name in ("", "val_")} for row in rows]
+    plot_curves({"": {"dhm": {"dhm-0": both}}}, tmp_path / "main.png")
+    plot_curves({"": {"dhm": {"dhm-0": both}}}, tmp_path / "aux1.png", head="aux1")
+    plot_curves({"": {"dhm": {"dhm-0": rows}}}, tmp_path / "rows.png")
+    assert read(tmp_path / "main.csv") == read(tmp_path / "rows.csv")
+    assert {row["mean"] for row in read(tmp_path / "aux1.csv")} == {"90.0"}
+    with pytest.raises(ValueError, match="'dhm-0' has no number for 'val_aux1_accuracy' in epoch 0"):
+        plot_curves({"": {"dhm": {"dhm-0": rows}}}, tmp_path / "none.png", head="aux1")
+
+
 @pytest.mark.parametrize(
     "runs, message",
     [

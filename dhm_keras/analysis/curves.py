@@ -4,11 +4,11 @@ import numpy as np
 
 from dhm_keras.analysis.drawing import SUMMARY, colours, draw, legend, new_figure, over_seeds, summary, write_numbers
 
-SETS = {"validation": "val_main_accuracy", "training": "main_accuracy"}
+SETS = {"validation": "val_{}_accuracy", "training": "{}_accuracy"}  # of a head
 
 
-def plot_curves(panels, path):
-    """Draws the top-1 accuracy of main per epoch on the training (solid) and the validation data (dashed).
+def plot_curves(panels, path, head="main"):
+    """Draws the top-1 accuracy of a head per epoch on the training (solid) and the validation data (dashed).
 
     As Figures 1 and 2 of the paper's supplement: methods share a panel, panels stand side by side. A line is the mean
     over the seeds, a band goes from the lowest to the highest. The last sixth of the epochs is enlarged beside the
@@ -29,6 +29,7 @@ def plot_curves(panels, path):
         panels: Dict from a panel's title to a dict from method to a dict from a run's name to its history: a list of
             rows, one an epoch, as of `Run.history`, or the dict from column to numbers that `fit(...).history` is.
         path: Path of the picture; its suffix chooses the format.
+        head: String. Whose accuracy. Defaults to `"main"`.
 
     Raises:
         ImportError: if matplotlib is not installed.
@@ -40,11 +41,11 @@ def plot_curves(panels, path):
     places, rows = figure.add_gridspec(1, len(panels)), []
     for place, (title, methods) in zip(places, panels.items()):
         curves = {
-            (method, name): 100 * over_seeds(runs, column)
+            (method, name): 100 * over_seeds(runs, column.format(head))
             for method, runs in methods.items()
             for name, column in SETS.items()
         }
-        _draw_panel(figure, place, curves, title, colour)
+        _draw_panel(figure, place, curves, title, colour, head)
         rows += [(title, *key, *row) for key, values in curves.items() for row in summary(values)]
     entries = {method: (of_method, "-") for method, of_method in colour.items()}
     legend(figure, {**entries, "training": ("grey", "-"), "validation": ("grey", "--")})
@@ -52,7 +53,7 @@ def plot_curves(panels, path):
     figure.savefig(path, dpi=120)
 
 
-def _draw_panel(figure, place, curves, title, colour):
+def _draw_panel(figure, place, curves, title, colour, head):
     """Draws `{(method, set): (runs, epochs)}` at a place of a grid, and beside it the last sixth of each set."""
 
     def draw_all(axes, names):
@@ -65,7 +66,7 @@ def _draw_panel(figure, place, curves, title, colour):
     grid = place.subgridspec(2, 2, width_ratios=(2, 1))
     panel = figure.add_subplot(grid[:, 0] if part > 1 else place)
     draw_all(panel, SETS)
-    panel.set(xlabel="epoch", ylabel="top-1 accuracy of main, %", title=title)
+    panel.set(xlabel="epoch", ylabel=f"top-1 accuracy of {head}, %", title=title)
     if part < 2:  # too short to be enlarged
         return
     ends = {name: [values[:, -part:] for (_, of), values in curves.items() if of == name] for name in SETS}
