@@ -67,12 +67,29 @@ def clean(notebook):
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number:02d}", nbformat.from_dict({})
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-            for output in cell.outputs:
-                output.pop("metadata", None) if output.output_type == "stream" else output.update(metadata={})
-                if "image/png" in output.get("data", {}):
-                    output.data = {"image/png": output.data["image/png"]}
+            cell.outputs = [clean_output(output) for output in joined(cell.outputs)]
     return notebook
+
+
+def joined(outputs):
+    """The outputs without warnings; what was printed before and after one is one output."""
+    kept = []
+    for output in outputs:
+        if output.get("name") == "stderr":
+            continue
+        if kept and output.output_type == kept[-1].output_type == "stream":
+            kept[-1] = nbformat.from_dict({**kept[-1], "text": kept[-1].text + output.text})
+        else:
+            kept.append(output)
+    return kept
+
+
+def clean_output(output):
+    """An output without metadata; of a picture nothing else."""
+    if output.output_type == "stream":
+        return nbformat.from_dict({key: output[key] for key in ("name", "output_type", "text")})
+    pictures = {kind: data for kind, data in output.get("data", {}).items() if kind.startswith("image/")}
+    return nbformat.from_dict({**output, "metadata": {}, "data": pictures or output.data})
 
 
 if __name__ == "__main__":
