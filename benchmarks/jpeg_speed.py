@@ -72,7 +72,7 @@ def tutorial(files, antialias=False):
         (top, left, _), (height, width, _), _ = map(
             tf.unstack,
             tf.image.sample_distorted_bounding_box(
-                tf.shape(image), tf.zeros((0, 0, 4)), area_range=(0.08, 1), aspect_ratio_range=(3 / 4, 4 / 3),
+                tf.shape(image), tf.zeros((0, 0, 4)), seed=1, area_range=(0.08, 1), aspect_ratio_range=(3 / 4, 4 / 3),
                 max_attempts=10, use_image_if_no_bounding_boxes=True,
             ),
         )  # fmt: skip

@@ -1,8 +1,12 @@
 """Every command that README and docs print is run by a test in smoke form: here, or by one that ELSEWHERE names."""
 
+import concurrent.futures
 import importlib.util
+import json
+import pathlib
 import re
 import sys
+import tempfile
 
 import keras
 import pytest
@@ -11,12 +15,12 @@ from absl.testing import flagsaver
 from attribute_files import drawn
 from commands import arguments, printed
 from jpeg_files import write_images
-from programs import ROOT, recipe_module
+from networks import free_ports
+from programs import ROOT, recipe_module, start
 from test_recipes import run_main
 
 from dhm_keras import reid
-
-ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+from dhm_keras.run import Run
 
 # Tests of other files, and the beginnings of the commands that they run, or run the parts of.
 ELSEWHERE = {
@@ -31,7 +35,6 @@ ELSEWHERE = {
         "test_the_picture_of_a_network": [r"python recipes/figures\.py network"],
     },
     "test_grid.py": {"test_a_slice_of_no_minutes_begins_nothing_and_says_to_go_on": [r"until python recipes/grid\.py"]},
-    "test_hosts.py": {"test_one_of_two_is_killed_and_both_are_started_again": [r"export TF_CONFIG"]},
     "test_interop_osnet.py": {
         "test_main_of_another_set_and_all_heads_there_and_back": [r"python recipes/reid\.py .*--weights osnet"]
     },
@@ -60,6 +63,20 @@ ELSEWHERE = {
         "test_json_of_each_signature": [r"curl"],
     },
 }
+SMALLER = {  # the constants of a benchmark
+    "input_speed": {"EXAMPLES": 256, "WARM_UP": 1, "STEPS": 2},
+    "jpeg_speed": {"EXAMPLES": 8, "BATCH_SIZE": 4, "WARM_UP": 1, "STEPS": 1},
+    "reid_ranking": {"QUERIES": 20, "GALLERY": 90, "SIZE": 16, "LATENT": 4, "PERSONS": 9, "CAMERAS": 3},
+    "reid_inference": {"BATCH_SIZE": 2, "SIZE": (64, 32, 3), "REPEATS": 1},
+    "device_speed": {"BATCH_SIZE": 4, "REPEATS": 1},
+}
+HERE = {  # the tests below that run them
+    "test_two_hosts_train_one_run": [r"export TF_CONFIG", r"python recipes/cifar100\.py .*--run_dir SHARED_FOLDER"],
+    "test_several_devices": [r"python recipes/cifar100\.py --devices 4$"],
+    "test_a_plan_s_rows_are_accepted": [r"python recipes/grid\.py"],
+    "test_a_benchmark_in_smoke_form": [rf"python benchmarks/{name}\.py" for name in SMALLER],
+    "test_the_picture_that_the_clients_are_asked_with": [r"python -c"],
+}
 NO_COMMANDS = {"python recipes/", "python recipes/figures.py"}  # they stand in the heads of tables
 TRAINING = ("cifar100", "imagenet", "reid", "search", "attributes")
 # What makes a training short, over what a command says.
@@ -70,13 +87,6 @@ SHORT = {
     "search": ("--smoke", "--epochs=1", "--width=0.25"),
     "attributes": ("--smoke", "--epochs=1"),
 }
-SMALLER = {  # the constants of a benchmark
-    "input_speed": {"EXAMPLES": 256, "WARM_UP": 1, "STEPS": 2},
-    "jpeg_speed": {"EXAMPLES": 8, "BATCH_SIZE": 4, "WARM_UP": 1, "STEPS": 1},
-    "reid_ranking": {"QUERIES": 20, "GALLERY": 90, "SIZE": 16, "LATENT": 4, "PERSONS": 9, "CAMERAS": 3},
-    "reid_inference": {"BATCH_SIZE": 2, "SIZE": (64, 32, 3), "REPEATS": 1},
-    "device_speed": {"BATCH_SIZE": 4, "REPEATS": 1},
-}
 
 
 def recipe_of(command):
@@ -84,32 +94,27 @@ def recipe_of(command):
     return found and found[1]
 
 
-def is_elsewhere(command):
-    beginnings = [each for of_file in ELSEWHERE.values() for of_test in of_file.values() for each in of_test]
-    return any(re.match(beginning, command) for beginning in beginnings)
+def is_run_otherwise(command):
+    """Whether another test than that of all trainings runs it."""
+    tests = [*(of_test for of_file in ELSEWHERE.values() for of_test in of_file.values()), *HERE.values()]
+    return any(re.match(beginning, command) for of_test in tests for beginning in of_test)
 
 
 def trainings():
-    """Commands that train, each once whatever its methods and seeds."""
+    """Commands that train, each once whatever its data, methods and seeds."""
     found = {}
     for command in printed():
-        if recipe_of(command) in TRAINING and not is_elsewhere(command):
-            found.setdefault(re.sub(r" --seeds \d+", "", command), command)
+        if recipe_of(command) in TRAINING and not is_run_otherwise(command):
+            found.setdefault(frozenset(re.sub(r" --(data_dir|method|seeds) \S+", "", command).split(" --")), command)
     return sorted(found.values())
 
 
 def test_every_command_is_run_by_a_test():
     there = {path.name: path.read_text() for path in [*ROOT.glob("tests/test_*.py"), ROOT / ".ci" / "run"]}
     for command, pages in printed().items():
-        if command in NO_COMMANDS or recipe_of(command) in TRAINING:
-            continue
-        if found := re.match(r"python benchmarks/(\w+)\.py", command):
-            assert found[1] in SMALLER, command
-            continue
-        if command.startswith("python -c") or recipe_of(command) == "grid":
-            continue  # below
-        assert is_elsewhere(command), f"{', '.join(pages)}: {command}"
-    for file, tests in ELSEWHERE.items():
+        is_training = recipe_of(command) in TRAINING  # all of them are below
+        assert command in NO_COMMANDS or is_training or is_run_otherwise(command), f"{', '.join(pages)}: {command}"
+    for file, tests in {**ELSEWHERE, pathlib.Path(__file__).name: HERE}.items():
         assert all(f"def {name}(" in there[file] for name in tests if name), file
 
 
@@ -135,7 +140,7 @@ def test_a_command_s_flags_go_together(command):
     """As it stands, without --smoke: whatever is refused is refused before anything is read."""
     recipe = recipe_of(command)
     with recipe_module(recipe) as module, flagsaver.flagsaver():
-        flags.FLAGS([recipe, *arguments(command.replace("--devices 4", "--devices 1"))])
+        flags.FLAGS([recipe, *arguments(command)])
         check = module.RECIPE.check if hasattr(module, "RECIPE") else module.check
         assert check() is None
         assert not hasattr(module, "experiment") or module.experiment.check_flags() is None
@@ -148,8 +153,7 @@ def test_a_command_trains_in_smoke_form(command, data, tmp_path, monkeypatch):
     import tensorflow as tf
 
     recipe = recipe_of(command)
-    given = [argument for argument in arguments(command) if argument != "SHARED_FOLDER"]
-    given = [argument for argument in given if argument != "--run_dir"]
+    given = arguments(re.sub(r"(--method) (\w+,)+", r"\1 ", command))  # of several methods the last
     size = () if "--image_size" in given or recipe == "cifar100" else ("--image_size=32",) * (recipe == "imagenet")
     monkeypatch.chdir(tmp_path)
     tf.config.run_functions_eagerly(True)  # one or two steps: to trace them takes longer
@@ -157,8 +161,39 @@ def test_a_command_trains_in_smoke_form(command, data, tmp_path, monkeypatch):
         run_main(recipe, *given, *data[recipe], *SHORT[recipe], *size, f"--run_dir={tmp_path}/runs")
     finally:
         tf.config.run_functions_eagerly(False)
-    found = {"search": "genotype.json"}.get(recipe, "*/result.json")
-    assert list((tmp_path / "runs").glob(found))
+        keras.utils.clear_session()
+    assert list((tmp_path / "runs").rglob("genotype.json" if recipe == "search" else "result.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_several_devices(data, tmp_path):
+    short = [*SHORT["cifar100"], *data["cifar100"], f"--run_dir={tmp_path}/runs"]
+    done = start("recipes/cifar100.py", "--devices=2", "--arch=resnet20", *short)
+    assert done.returncode == 0, done.stderr[-3000:]
+    config = Run.open(tmp_path / "runs" / "dhm-0").config
+    assert (config["devices"], config["synchronized"]) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_two_hosts_train_one_run(data, tmp_path):
+    """The commands of docs/hosts.md, each host a process of this machine."""
+    (printed_config,) = [command for command in printed() if command.startswith("export TF_CONFIG")]
+    task = json.loads(re.search(r"'(.*)'", printed_config)[1])
+    task["cluster"]["worker"] = [f"localhost:{port}" for port in free_ports(2)]
+    short = [*SHORT["cifar100"], *data["cifar100"], f"--run_dir={tmp_path}/runs"]
+
+    def host(index):
+        config = json.dumps({**task, "task": {"type": "worker", "index": index}})
+        return start("recipes/cifar100.py", "--arch=resnet20", *short, TF_CONFIG=config, CUDA_VISIBLE_DEVICES="-1")
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(host, range(2))
+    assert first.returncode == second.returncode == 0, first.stderr[-3000:] + second.stderr[-3000:]
+    assert "Test error, %" in first.stdout and "Test error, %" not in second.stdout
+    config = Run.open(tmp_path / "runs" / "dhm-0").config
+    assert (config["devices"], config["processes"]) == (1, 2)
 
 
 @pytest.mark.parametrize("command", sorted(command for command in printed() if recipe_of(command) == "grid"))
@@ -198,8 +233,6 @@ def small(name, module, capsys):
         for way in vars(module).get("SOURCES") or module.WAYS:
             assert module.measure(way)
     elif name == "jpeg_speed":
-        import tempfile
-
         with tempfile.TemporaryDirectory() as folder:
             module.write_images(folder)
             for source in module.SOURCES:
