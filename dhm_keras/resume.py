@@ -13,15 +13,7 @@ import numpy as np
 
 from dhm_keras import checkpoint, distribute, files
 from dhm_keras.logs import build_metrics
-
-# What Keras's own callbacks remember from epoch to epoch. Other callbacks say so in their attribute `remembers`.
-REMEMBERED = {
-    keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_weights", "best_epoch"),
-    keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
-    keras.callbacks.ModelCheckpoint: ("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
-    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
-    keras.callbacks.History: ("history", "epoch"),
-}
+from dhm_keras.remembering import check_remembered, remembering
 
 OBJECTIVE = ("method", "ce_weights", "mimic_weights", "temperature", "direction", "divergence")
 
@@ -44,7 +36,8 @@ class Resume(keras.callbacks.Callback):
     returns the history of all epochs. What is complete is not trained again; with more `epochs` it goes on.
 
     Other callbacks take part if they name the attributes that they remember, JSON values or lists of arrays, as
-    `remembers = ("best", "wait")`. Keras's own do.
+    `remembers = ("best", "wait")`. Keras's own do. What a callback has in `settings`, a dict of JSON values, is
+    compared with the training that is gone on with. A divergence of your own is compared by its name alone.
 
     Example:
 
@@ -99,7 +92,7 @@ class Resume(keras.callbacks.Callback):
                 f"Received: {self.every}. Leave it out: checkpoints are written at the end of each epoch."
             )
         self._settings, self._signal = _settings(model, data, callbacks, of_fit), None
-        self._remembering = list(_remembering(callbacks))
+        self._remembering = remembering(callbacks)
         held = contextlib.closing(files.lock(self.folder)) if distribute.is_chief() else contextlib.nullcontext()
         with held, self._signals_noted():
             self._found = checkpoint.read_newest(self.folder)
@@ -174,6 +167,7 @@ class Resume(keras.callbacks.Callback):
                 f"Resume works with `DHM.fit`, in a list of callbacks. Received: {self.model!r}. Train DHM(network) "
                 "instead of the network, and give no CallbackList."
             )
+        check_remembered([callback for _, callback, _ in self._remembering])
         self._steps_at_once = self.model.steps_per_execution
         if self._found:
             self._restore_all()
@@ -299,18 +293,6 @@ def in_order(callbacks):
     if not any(isinstance(callback, keras.callbacks.History) for callback in others):
         others.append(keras.callbacks.History())
     return [*others, found[0]], found[0]
-
-
-def _remembering(callbacks):
-    """`(place, callback, names)` of those that remember something; the place is its class and number within it."""
-    count = {}
-    for callback in callbacks:
-        of_keras = [kind for kind in REMEMBERED if isinstance(callback, kind)]
-        names = [*getattr(callback, "remembers", ()), *(name for kind in of_keras for name in REMEMBERED[kind])]
-        if names:
-            name = (of_keras or [type(callback)])[0].__name__  # a class of ours may stand in for Keras's
-            count[name] = count.get(name, 0) + 1
-            yield f"{name}-{count[name]}", callback, names
 
 
 def optimizer_config(optimizer):

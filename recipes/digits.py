@@ -79,7 +79,8 @@ def main(arguments):
         "corrupt": FLAGS.corrupt,
         "backend": keras.backend.backend(),
     }
-    print(f"{len(METHODS)} methods x {seeds} seeds, batch {BATCH_SIZE}, momentum 0.9, weight decay 1e-4, {settings}")
+    of_seeds = f"{seeds} seed{'s' * (seeds > 1)}"
+    print(f"{len(METHODS)} methods x {of_seeds}, batch {BATCH_SIZE}, momentum 0.9, weight decay 1e-4, {settings}")
     print(f"Runs go to {folder}/METHOD-SEED")
     for sentence in left_out():
         print(sentence)
@@ -262,8 +263,8 @@ def export(run, directory):
     logits = dhm.export.float32_logits(model, images)
     error = 100 * (logits.argmax(-1) != labels).mean()
     print(
-        f"Exported main of {run.folder.name}, test error {error:.2f} %, to {path}: docker compose up in {directory} "
-        "serves it\n"
+        f"Exported main of {run.folder.name}, best epoch, test error {error:.2f} %, to {path}: docker compose up in "
+        f"{directory} serves it\n"
     )
     keras.utils.clear_session()
     with tempfile.TemporaryDirectory() as folder:

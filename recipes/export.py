@@ -19,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on this
 
 import math
 import pathlib
+import re
 import tempfile
 import zipfile
 
@@ -81,6 +82,10 @@ def load(checkpoint):
         return load_run(Run.open(checkpoint))
     if FLAGS.which:
         raise ValueError(f"--which is of the folder of a run. Received: {checkpoint}.")
+    if runs := sorted(path.parent.name for path in checkpoint.glob("*/config.json")):
+        raise ValueError(f"{checkpoint} is a folder of runs. Name one of them: {', '.join(runs)}.")
+    if not checkpoint.exists():
+        raise ValueError(f"There is no file or folder {checkpoint}.")
     if checkpoint.suffix != ".keras" or not checkpoint.is_file():
         raise ValueError(
             f"{checkpoint} is neither the folder of a run nor a .keras file. Weights alone (.h5, .npz, .pth) do not "
@@ -97,7 +102,13 @@ def load_model(path):
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the file leads it to
         said = str(error).strip() or type(error).__name__
-        raise ValueError(f"{path} cannot be loaded: {said.splitlines()[0]}") from error
+        hint = re.search(r"Could not (?:locate|deserialize) [^.]*", said)
+        more = (
+            f" {hint[0]}: export it in code, where that is defined, or save `model.main` and export that."
+            if hint
+            else ""
+        )
+        raise ValueError(f"{path} cannot be loaded: {said.splitlines()[0]}{more}") from error
 
 
 def load_run(run):
@@ -146,7 +157,10 @@ def check(model, path, as_exported):
         beside = plain and dhm.export.export_main(plain, folder, **as_exported)
         print(dhm.export.check(path, images, logits, beside))
     if plain is None:
-        print(f"No never-branched network beside it: that is made of main of {', '.join(dhm.models.names())}.")
+        print(
+            "No never-branched network beside it: that is made of main of dhm.models.names() alone. In code give it as "
+            "never_branched of dhm.export.check."
+        )
 
 
 def never_branched(network):

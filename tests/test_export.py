@@ -383,6 +383,20 @@ def test_nothing_is_told_of_a_folder_that_is_renamed(tmp_path):
     assert not told
 
 
+def test_what_would_harm_a_server_is_refused(tmp_path):
+    """Weights that are not finite, and versions for other images than those that clients send."""
+    network = tiny()
+    export_main(network, tmp_path)
+    with pytest.raises(ValueError, match=r"has versions of tiny.*take images float32 \(batch, 8, 8, 3\)\. resnet8?"):
+        export_main(resnet8(name="resnet8"), tmp_path)
+    weights = network.get_weights()
+    weights[0][:] = np.nan
+    network.set_weights(weights)
+    with pytest.raises(ValueError, match=r"is not exported: the weight \w+/\w+ has values that are not finite"):
+        export_main(network, tmp_path)
+    assert versions(tmp_path) == [1]
+
+
 @pytest.mark.slow
 def test_a_killed_export_leaves_whole_versions_alone(tmp_path):
     code = f"""

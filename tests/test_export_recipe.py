@@ -98,7 +98,8 @@ def test_what_cannot_be_exported(recipe, run, tmp_path):
     (tmp_path / "open" / "config.json").write_text((run.folder / "config.json").read_text())
     (tmp_path / "names.txt").write_text("a\nb\n")
     for arguments, words in (
-        ([tmp_path / "nothing"], "neither the folder of a run nor a .keras file"),
+        ([tmp_path / "nothing"], "There is no file or folder .*nothing"),
+        ([run.folder.parent], r"is a folder of runs\. Name one of them: dhm-0"),
         ([run.path("best.weights.h5")], "do not say of which network"),
         ([tmp_path / "damaged.keras"], r"damaged\.keras cannot be loaded"),
         ([tmp_path / "open"], "is not finished"),

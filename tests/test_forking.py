@@ -341,7 +341,7 @@ def test_exports_take_raw_images_where_the_network_rescales_them(tmp_path):
     ):
         image = keras.Input((16, 16, 3), dtype=dtype)
         model = keras.Model(image, cnns.plain()(layers.Rescaling(rescaling)(image)))
-        path = dhm.export.export_main(dhm.DHM(dhm.fork(model)), tmp_path)
+        path = dhm.export.export_main(dhm.DHM(dhm.fork(model)), tmp_path / str(rescaling))
         serve = tf.saved_model.load(path).signatures["serving_default"]
         assert serve.structured_input_signature[1]["images"].dtype.name == expected
         served = serve(images=tf.constant(IMAGES.astype(expected)))["logits"].numpy()
@@ -408,7 +408,7 @@ def test_models_that_cannot_be_forked_are_told_why():
 def test_branches_that_cannot_be_made_are_told_why():
     model = cnns.residual(blocks=3)
     refused("has 3 stages, so 0 to 2 branches", model, 3)
-    refused("integer or a list of `Branch`", model, ["aux1"])
+    refused(r"integer or a list of `dhm_keras\.Branch", model, ["aux1"])
     refused("stage from 1 to 2", model, [Branch(3)])
     refused("Did you mean 'stage1_block3_out'", model, [Branch("stage1_block3_ou")])
     refused("everything passes through. It lies within", model, [Branch(model.layers[5].name)])

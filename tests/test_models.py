@@ -214,7 +214,7 @@ def test_initial_weights_have_the_releases_distributions():
         (lambda: resnet8({"aux1": Branch(1, (1, 1), (64, 32))}), "no stage narrower than the one before"),
         (lambda: dhm.models.resnet32(branches="aux1"), "names out of"),
         (lambda: dhm.models.resnet32(branches=None), "names out of"),
-        (lambda: resnet8({"aux1": (2, (1,), (64,))}), "Expected a `Branch`"),
+        (lambda: resnet8({"aux1": (2, (1,), (64,))}), "Expected a `dhm_keras.models.Branch"),
         (lambda: Branch(2, 1, 128), "`blocks` of a Branch"),
         (lambda: resnet8({"aux1": RESNET8["aux2"], "aux2": RESNET8["aux1"]}), "aux1 the deepest"),
         (lambda: resnet8({"main": Branch(2, (1,), (64,))}), "other than 'main'"),

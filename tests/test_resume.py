@@ -220,6 +220,17 @@ def test_another_network_is_refused(written):
         resume._restore("model", model.variables)
 
 
+def test_an_attribute_to_remember_that_is_not_there_is_named(tmp_path):
+    class Counts(keras.callbacks.Callback):
+        remembers = ("cout",)
+        count = 0
+
+    model = dhm.DHM(tiny())
+    model.compile(optimizer=sgd())
+    with pytest.raises(ValueError, match=r"Counts remembers \['cout'\], and has no such attribute"):
+        model.fit(*batch(), callbacks=[Counts(), dhm.callbacks.Resume(tmp_path)], verbose=0)
+
+
 def test_another_format_is_refused(written, monkeypatch):
     monkeypatch.setattr(checkpoint, "FORMAT", 9)
     with pytest.raises(ValueError, match="has the format 1; this version of dhm_keras reads format 9"):

@@ -6,9 +6,10 @@ import os
 import pathlib
 
 import keras
+import numpy as np
 
 from dhm_keras import files
-from dhm_keras.export.card import check_card, write_card
+from dhm_keras.export.card import CARD, as_text, check_card, write_card
 from dhm_keras.export.heads import choose, shipped
 from dhm_keras.export.server_files import write_server_files
 from dhm_keras.export.warmup import write_warmup
@@ -61,12 +62,14 @@ def export_main(model, directory, heads="main", crop=1.0, class_names=None, embe
         Path of the new version, a string.
 
     Raises:
-        ValueError: if the backend is not TensorFlow, or an argument is not as above.
+        ValueError: if the backend is not TensorFlow, an argument is not as above, a weight is not finite, or the folder
+            has versions that take other images.
         OSError: if the folder cannot be written; versions already there stay as they are.
     """
     to_ship, directory = check_arguments(model, directory, heads, crop, class_names, embedding, card)
     with files.lock(directory, wait=True):
         version = directory / str(max(versions(directory), default=0) + 1)
+        check_finite(to_ship)
         write_server_files(directory, to_ship.name)
         _write(to_ship, version, crop, card)
     return str(version)
@@ -79,7 +82,8 @@ def check_arguments(model, directory, heads="main", crop=1.0, class_names=None, 
         `Shipped`, and the folder's `pathlib.Path`.
 
     Raises:
-        ValueError: if the backend is not TensorFlow, or an argument is not as in `export_main`.
+        ValueError: if the backend is not TensorFlow, an argument is not as in `export_main`, or the folder has versions
+            that take other images.
         OSError: if the folder cannot be made or written.
     """
     check_backend()
@@ -88,7 +92,32 @@ def check_arguments(model, directory, heads="main", crop=1.0, class_names=None, 
         raise ValueError(
             f"Invalid value for argument `crop`. Expected a number in (0, 1], or None. Received: {crop!r}."
         )
-    return shipped(*choose(model, heads, class_names, embedding)), prepare(directory)
+    to_ship, directory = shipped(*choose(model, heads, class_names, embedding)), prepare(directory)
+    check_images(to_ship, directory)
+    return to_ship, directory
+
+
+def check_finite(to_ship):
+    """Raises `ValueError` if a weight that is to be shipped is not finite."""
+    for variable in to_ship.model.variables:
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            raise ValueError(
+                f"{to_ship.name} is not exported: the weight {variable.path} has values that are not finite. Export an "
+                "epoch before the training diverged, or train with a lower learning rate. What is served stays."
+            )
+
+
+def check_images(to_ship, directory):
+    """Raises `ValueError` if the versions in a folder take other images: whoever asks the server sends theirs."""
+    newest = max(versions(directory), default=None)
+    card = newest and files.read_json(directory / str(newest) / CARD)
+    before = card and card["signatures"]["serving_default"]["inputs"]["images"]
+    now = as_text("uint8" if to_ship.takes_raw else "float32", to_ship.model.inputs[0].shape)
+    if before and before != now:
+        raise ValueError(
+            f"{directory} has versions of {card['model']}, which take images {before}. {to_ship.name} takes {now}, and "
+            "whoever asks the server would fail. Choose another folder."
+        )
 
 
 def _write(to_ship, version, crop, card):

@@ -83,10 +83,15 @@ def _signature(function):
     """`{"inputs": {name: text}, "outputs": {name: text}}` of a function, as `"uint8 (batch, 32, 32, 3)"`."""
     concrete = function.get_concrete_function()
     (given,), _ = concrete.structured_input_signature
-    sides = ("batch", "height", "width", "channels")  # where the size is open
-    text = lambda spec: f"{spec.dtype.name} ({', '.join(str(n or side) for n, side in zip(spec.shape, sides))})"
+    text = lambda spec: as_text(spec.dtype.name, spec.shape)
     outputs = {name: text(spec) for name, spec in sorted(concrete.structured_outputs.items())}
     return {"inputs": {given.name: text(given)}, "outputs": outputs}
+
+
+def as_text(dtype, shape):
+    """`"uint8 (batch, 32, 32, 3)"`; where a size is open, what it is of."""
+    sides = ("batch", "height", "width", "channels")
+    return f"{dtype} ({', '.join(str(n or side) for n, side in zip(shape, sides))})"
 
 
 def _multiply_adds(model):

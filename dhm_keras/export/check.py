@@ -117,7 +117,7 @@ def _check_arrays(images, logits, card):
     if logits.shape != shape or not np.isfinite(logits).all():
         raise ValueError(
             f"Invalid value for argument `logits`. Expected finite numbers of shape {shape}. Received: "
-            f"{logits.dtype.name} {logits.shape}."
+            f"{logits.dtype.name} {logits.shape}, {np.size(logits) - np.isfinite(logits).sum()} of them not finite."
         )
 
 

@@ -173,7 +173,8 @@ def _rows(anatomy, branches):
         branches = [Branch(tap, width=2.0) if tap == taps[0] else Branch(tap, depth=0.5) for tap in taps]
     if not isinstance(branches, (list, tuple)) or not all(isinstance(branch, Branch) for branch in branches):
         raise ValueError(
-            f"Invalid value for argument `branches`. Expected an integer or a list of `Branch`. Received: {branches!r}."
+            f"Invalid value for argument `branches`. Expected an integer or a list of "
+            f"`dhm_keras.Branch(tap, depth, width)`, not those of `dhm_keras.models`. Received: {branches!r}."
         )
     pairs = sorted(((branch, _index(anatomy, branch)) for branch in branches), key=lambda pair: -pair[1])
     return {f"aux{number}": pair for number, pair in enumerate(pairs, start=1)}

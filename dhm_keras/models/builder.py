@@ -275,7 +275,10 @@ def _validate_branches(branches, stages):
         )
     for head, branch in branches.items():
         if not isinstance(branch, Branch):
-            raise ValueError(f"Invalid branch {head!r}. Expected a `Branch`. Received: {branch!r}.")
+            raise ValueError(
+                f"Invalid branch {head!r}. Expected a `dhm_keras.models.Branch(tap, blocks, widths)`, not one of "
+                f"`fork`. Received: {branch!r}."
+            )
         if branch.tap not in range(1, stages):
             raise ValueError(f"Invalid branch {head!r}. Expected a tap from 1 to {stages - 1}. Received: {branch}.")
         after = stages - branch.tap
