@@ -232,7 +232,7 @@ def test_the_docs_code(tmp_path, monkeypatch):
     page = (pathlib.Path(__file__).parent.parent / "docs" / "checkpoints.md").read_text()
     code = "\n".join(re.findall(r"<!-- code: \w+ -->\n```python\n(.*?)```", page, re.DOTALL))
     for printed, ours in {
-        "dhm_keras.models.resnet50(": "small(",
+        "dhm.models.resnet50(": "small(",
         "checkpoint.pth.tar": "checkpoint.npz",
         "resnet50-11ad3fa6.pth": "resnet50.npz",
     }.items():
