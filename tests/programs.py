@@ -4,10 +4,12 @@ import contextlib
 import importlib
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
 
+import keras
 from absl import flags
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -40,6 +42,18 @@ def recipe_module(name, *others):
             delattr(flags.FLAGS, flag)
         for module in (name, *others):  # whose flags are gone
             sys.modules.pop(module, None)
+
+
+def run_main(recipe, *arguments, **replaced):
+    """Runs a recipe's main in this process, which has imported all that it needs, with other functions in it."""
+    before = signal.getsignal(signal.SIGTERM)
+    with recipe_module(recipe) as module:
+        vars(module).update(replaced)
+        try:
+            module.main(flags.FLAGS([recipe, *arguments]))
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            keras.config.set_dtype_policy("float32")
 
 
 def wait_for(condition, seconds=60):

@@ -10,8 +10,7 @@ from absl import flags
 from absl.testing import flagsaver
 from attribute_files import drawn, network
 from networks import Killed, assert_same, values
-from programs import recipe_module, start, without_tensorflow
-from test_recipes import run_main
+from programs import recipe_module, run_main, start, without_tensorflow
 
 from dhm_keras import attributes
 from dhm_keras.run import Run

@@ -16,8 +16,7 @@ from attribute_files import drawn
 from commands import arguments, printed
 from jpeg_files import write_images
 from networks import free_ports
-from programs import ROOT, recipe_module, start
-from test_recipes import run_main
+from programs import ROOT, recipe_module, run_main, start
 
 from dhm_keras import reid
 from dhm_keras.run import Run
@@ -38,7 +37,7 @@ ELSEWHERE = {
     "test_interop_osnet.py": {
         "test_main_of_another_set_and_all_heads_there_and_back": [r"python recipes/reid\.py .*--weights osnet"]
     },
-    "test_recipes.py": {
+    "test_digits.py": {
         "test_digits_killed_at_random_moments_end_the_same_to_the_bit": [r"python tests/kill_digits\.py"],
         "test_digits_on_jax_without_tensorflow": [
             r"pip install keras numpy",

@@ -11,8 +11,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from networks import Killed, assert_same, values
-from programs import recipe_module, start
-from test_recipes import run_main
+from programs import recipe_module, run_main, start
 from test_reid_training import network
 
 import dhm_keras as dhm
