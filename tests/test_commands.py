@@ -21,6 +21,8 @@ from programs import ROOT, recipe_module, run_main, start
 from dhm_keras import reid
 from dhm_keras.run import Run
 
+pytestmark = pytest.mark.tensorflow  # the search is TensorFlow's alone
+
 # Tests of other files, and the beginnings of the commands that they run, or run the parts of.
 ELSEWHERE = {
     "run": {"": [r"python3 -m venv .* -m pytest", r"pip install -e", r"python -m sphinx"]},  # .ci/run
@@ -146,7 +148,6 @@ def test_a_command_s_flags_go_together(command):
 
 
 @pytest.mark.slow
-@pytest.mark.tensorflow
 @pytest.mark.parametrize("command", trainings())
 def test_a_command_trains_in_smoke_form(command, data, tmp_path, monkeypatch):
     import tensorflow as tf
@@ -165,7 +166,6 @@ def test_a_command_trains_in_smoke_form(command, data, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.tensorflow
 def test_several_devices(data, tmp_path):
     short = [*SHORT["cifar100"], *data["cifar100"], f"--run_dir={tmp_path}/runs"]
     done = start("recipes/cifar100.py", "--devices=2", "--arch=resnet20", *short)
@@ -175,7 +175,6 @@ def test_several_devices(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.tensorflow
 def test_two_hosts_train_one_run(data, tmp_path):
     """The commands of docs/hosts.md, each host a process of this machine."""
     (printed_config,) = [command for command in printed() if command.startswith("export TF_CONFIG")]
@@ -208,7 +207,6 @@ def test_a_plan_s_rows_are_accepted(command, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.tensorflow
 @pytest.mark.parametrize("name", SMALLER)
 def test_a_benchmark_in_smoke_form(name, monkeypatch, capsys):
     path = ROOT / "benchmarks" / f"{name}.py"
