@@ -57,6 +57,9 @@ ELSEWHERE = {
         "test_resnet50_begins_with_the_weights_of_a_file": [r"python recipes/reid\.py .*--weights resnet50"],
     },
     "test_report.py": {"test_the_command": [r"python recipes/report\.py"]},
+    "test_search_recipe.py": {
+        "test_a_search_from_the_command_line_finds_a_network": [r"python recipes/search\.py --dataset synthetic"]
+    },
     "test_server_files.py": {
         "test_compose_fits_the_other_files": [r"cd .* docker compose up"],
         "test_models_config_serves_the_newest_version": [r"docker run|tensorflow_model_server"],
