@@ -27,6 +27,8 @@ def main():
     parser.add_argument("notebooks", nargs="*", type=pathlib.Path, help="Default: all that lie beside this file.")
     parser.add_argument("--offline", action="store_true", help="Nothing can be downloaded.")
     given = parser.parse_args()
+    if missing := [str(path) for path in given.notebooks if not path.is_file()]:
+        parser.error(f"There is no notebook {', '.join(missing)}.")
     if given.offline:
         os.environ["DHM_OFFLINE"] = "1"
     for path in given.notebooks or sorted(HERE.glob("*.ipynb")):
