@@ -18,6 +18,7 @@ from jpeg_files import write_images
 from networks import free_ports
 from programs import ROOT, recipe_module, run_main, start
 
+import dhm_keras as dhm
 from dhm_keras import reid
 from dhm_keras.run import Run
 
@@ -36,9 +37,6 @@ ELSEWHERE = {
         "test_the_picture_of_a_network": [r"python recipes/figures\.py network"],
     },
     "test_grid.py": {"test_a_slice_of_no_minutes_begins_nothing_and_says_to_go_on": [r"until python recipes/grid\.py"]},
-    "test_interop_osnet.py": {
-        "test_main_of_another_set_and_all_heads_there_and_back": [r"python recipes/reid\.py .*--weights osnet"]
-    },
     "test_digits.py": {
         "test_digits_killed_at_random_moments_end_the_same_to_the_bit": [r"python tests/kill_digits\.py"],
         "test_digits_on_jax_without_tensorflow": [
@@ -51,10 +49,6 @@ ELSEWHERE = {
         "test_digits_with_a_forked_network": [
             r"python recipes/digits\.py .*(--backbone convnet|--agreement|--learning_rate)"
         ],
-    },
-    "test_reid_recipe.py": {
-        "test_osnet_and_cdnet_have_settings_of_their_own": [r"python recipes/reid\.py --arch cdnet --genotype"],
-        "test_resnet50_begins_with_the_weights_of_a_file": [r"python recipes/reid\.py .*--weights resnet50"],
     },
     "test_report.py": {"test_the_command": [r"python recipes/report\.py"]},
     "test_search_recipe.py": {
@@ -98,6 +92,10 @@ def recipe_of(command):
     return found and found[1]
 
 
+def shortly(command):
+    return command.removeprefix("python recipes/").replace("--", "")[:95]
+
+
 def is_run_otherwise(command):
     """Whether another test than that of all trainings runs it."""
     tests = [*(of_test for of_file in ELSEWHERE.values() for of_test in of_file.values()), *HERE.values()]
@@ -105,11 +103,15 @@ def is_run_otherwise(command):
 
 
 def trainings():
-    """Commands that train, each once whatever its data, methods and seeds."""
+    """Commands that train, and are run by no other test."""
+    return sorted(command for command in printed() if recipe_of(command) in TRAINING and not is_run_otherwise(command))
+
+
+def once():
+    """Of the trainings each once, whatever its data, methods and seeds."""
     found = {}
-    for command in printed():
-        if recipe_of(command) in TRAINING and not is_run_otherwise(command):
-            found.setdefault(frozenset(re.sub(r" --(data_dir|method|seeds) \S+", "", command).split(" --")), command)
+    for command in trainings():
+        found.setdefault(frozenset(re.sub(r" --(data_dir|method|seeds) \S+", "", command).split(" --")), command)
     return sorted(found.values())
 
 
@@ -139,10 +141,34 @@ def data(tmp_path_factory, cifar):
     }
 
 
-@pytest.mark.parametrize("command", trainings())
-def test_a_command_s_flags_go_together(command):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """`{what a command prints: path}` of the files that commands begin with, filled with first weights."""
+    folder = tmp_path_factory.mktemp("files")
+    dhm.models.write_genotype(folder / "genotype.json", dhm.models.GENOTYPES["cdnet_top4"])
+    paths = {".../genotype.json ...": f"{folder}/genotype.json --dataset folder"}
+    for name, build in {
+        "resnet50-11ad3fa6.pth": dhm.models.resnet50,
+        "osnet_x1_0_imagenet.pth": dhm.models.osnet_x1_0,
+    }.items():
+        network = build(num_classes=1000, branches=(), input_shape=(64, 32, 3))
+        dhm.interop.save_torch(network, path := folder / name.replace(".pth", ".npz"))
+        paths[name] = f"{path} --new_layers_epochs 1"
+    return paths
+
+
+def with_files(command, files):
+    for printed_name, path in files.items():
+        command = command.replace(printed_name, path)
+    return command
+
+
+@pytest.mark.parametrize("command", trainings(), ids=shortly)
+def test_a_command_s_flags_go_together(command, request):
     """As it stands, without --smoke: whatever is refused is refused before anything is read."""
     recipe = recipe_of(command)
+    if re.search(r"\.(pth|json)", command):
+        command = with_files(command, request.getfixturevalue("files")).replace("--dataset folder", "--data_dir x")
     with recipe_module(recipe) as module, flagsaver.flagsaver():
         flags.FLAGS([recipe, *arguments(command)])
         check = module.RECIPE.check if hasattr(module, "RECIPE") else module.check
@@ -151,11 +177,11 @@ def test_a_command_s_flags_go_together(command):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", trainings())
-def test_a_command_trains_in_smoke_form(command, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", once(), ids=shortly)
+def test_a_command_trains_in_smoke_form(command, data, files, tmp_path, monkeypatch):
     import tensorflow as tf
 
-    recipe = recipe_of(command)
+    recipe, command = recipe_of(command), with_files(command, files)
     given = arguments(re.sub(r"(--method) (\w+,)+", r"\1 ", command))  # of several methods the last
     size = () if "--image_size" in given or recipe == "cifar100" else ("--image_size=32",) * (recipe == "imagenet")
     monkeypatch.chdir(tmp_path)
