@@ -43,15 +43,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         axis = self.axis % len(inputs.shape)
         learning = bool(training and self.trainable)
         if self._is_fusible(inputs, axis, learning):
-            outputs, mean, variance = self._fused(inputs, learning)
+            outputs, *moved = self._fused(inputs, learning)
         elif learning:
-            outputs, mean, variance = self._unfused(inputs, axis)
+            outputs, *moved = self._unfused(inputs, axis)
         else:
             return super().call(inputs, training=False)
         if learning:
-            for moving, statistic in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moved = self.momentum * moving + (1 - self.momentum) * statistic
-                moving.assign(moved if self.synchronized else distribute.unless_empty(moved, moving))
+            for moving, value in zip((self.moving_mean, self.moving_variance), moved, strict=True):
+                moving.assign(value if self.synchronized else distribute.unless_empty(value, moving))
         return outputs
 
     def _is_fusible(self, inputs, axis, learning):
@@ -66,20 +65,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
     def _fused(self, inputs, learning):
-        """Outputs in the inputs' dtype; mean and unbiased variance `(channels,)` in float32 if `learning`."""
-        import tensorflow as tf
+        """Outputs in the inputs' dtype; if `learning` the new running statistics `(channels,)` in float32, too."""
+        from dhm_keras.kernels_tensorflow import normalized, normalized_by_batch
 
-        empty = tf.zeros([0])  # in training the kernel takes no running statistics
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=ops.convert_to_tensor(self.gamma),
-            offset=ops.convert_to_tensor(self.beta),
-            mean=empty if learning else ops.convert_to_tensor(self.moving_mean),
-            variance=empty if learning else ops.convert_to_tensor(self.moving_variance),
-            epsilon=self.epsilon,
-            is_training=learning,
-        )
-        return outputs, mean, variance
+        variables = self.gamma, self.beta, self.moving_mean, self.moving_variance
+        if learning:
+            return normalized_by_batch(inputs, *variables, self.momentum, self.epsilon)
+        return (normalized(inputs, *variables, self.epsilon),)
 
     def _unfused(self, inputs, axis):
         """As `_fused`, on every backend, in any rank and dtype, over all replicas if `synchronized`."""
@@ -97,7 +89,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         outputs = ops.batch_normalization(
             x, mean, squares / count, self.axis, offset=self.beta, scale=self.gamma, epsilon=self.epsilon
         )
-        return ops.cast(outputs, self.compute_dtype), mean, squares / ops.maximum(count - 1, 1)
+        moved = (
+            self.momentum * moving + (1 - self.momentum) * statistic
+            for moving, statistic in (
+                (self.moving_mean, mean),
+                (self.moving_variance, squares / ops.maximum(count - 1, 1)),
+            )
+        )
+        return ops.cast(outputs, self.compute_dtype), *moved
 
 
 @keras.saving.register_keras_serializable(package="dhm_keras")

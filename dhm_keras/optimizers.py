@@ -64,8 +64,13 @@ class SGD(CoupledWeightDecay, keras.optimizers.SGD):
     def update_step(self, gradient, variable, learning_rate):
         step = self.decayed(gradient, variable)
         if self.momentum:
-            momentum = ops.cast(self.momentum, variable.dtype)
             velocity = self.momentums[self._get_variable_index(variable)]
+            if keras.backend.backend() == "tensorflow":  # in one operation
+                from dhm_keras.kernels_tensorflow import momentum_step
+
+                momentum_step(variable, velocity.value, step, learning_rate, self.momentum, self.nesterov)
+                return
+            momentum = ops.cast(self.momentum, variable.dtype)
             new_velocity = momentum * velocity + step
             self.assign(velocity, new_velocity)
             step = step + momentum * new_velocity if self.nesterov else new_velocity

@@ -53,19 +53,20 @@ def test_inference_uses_the_running_statistics_and_leaves_them():
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float16", 1e-2), ("bfloat16", 1e-1)])
-def test_fused_and_unfused_agree_in_value_and_gradient(training, dtype, tolerance):
+@pytest.mark.parametrize("size, channels", [(5, 3), (4, 3), (4, 24), (4, 20), (4, 16)])  # folded: the middle three
+def test_fused_and_unfused_agree_in_value_and_gradient(training, dtype, tolerance, size, channels):
     import tensorflow as tf
 
     class Unfused(BatchNormalization):
         def _is_fusible(self, *args):
             return False
 
-    x = tf.cast(images(), dtype)
+    x = tf.cast(images(6, size, channels), dtype)
     results = []
     for kind in (BatchNormalization, Unfused):
         layer = kind(dtype=f"mixed_{dtype}" if dtype != "float32" else dtype)
         layer.build(x.shape)
-        layer.gamma.assign([0.5, 1.0, 2.0])
+        layer.gamma.assign(np.linspace(0.5, 2, channels))
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x, training=training)
@@ -76,6 +77,38 @@ def test_fused_and_unfused_agree_in_value_and_gradient(training, dtype, toleranc
     for fused, unfused in zip(*results):
         scale = np.abs(np.asarray(unfused, "float32")).max()
         np.testing.assert_allclose(*(np.asarray(t, "float32") for t in (fused, unfused)), atol=tolerance * scale)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_channels_that_are_no_multiple_of_16_compiled(jit_compile):
+    import tensorflow as tf
+
+    x, layer = images(size=4, channels=24), layer_with_state(24)
+    y, mean, variance = numpy_step(layer, x.astype("float64"))
+    step = tf.function(
+        lambda x: layer(x, training=True), jit_compile=jit_compile, input_signature=[tf.TensorSpec((None, 4, 4, 24))]
+    )
+    np.testing.assert_allclose(step(x), y, atol=1e-5)
+    np.testing.assert_allclose(layer.moving_mean.numpy(), mean, rtol=1e-6)
+    np.testing.assert_allclose(layer.moving_variance.numpy(), variance, rtol=1e-5)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("n", [0, 1])  # of no image: a replica's share of a small batch
+def test_statistics_of_copies_with_a_position_each_or_none(n):
+    import tensorflow as tf
+
+    x, layer = tf.constant(images(n, 4)), layer_with_state()
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(layer(x, training=True))
+    for gradient in tape.gradient(loss, [x, layer.gamma.value, layer.beta.value]):
+        assert np.isfinite(gradient).all()
+    if n:
+        _, *statistics = numpy_step(layer_with_state(), images(n, 4).astype("float64"))
+        for variable, expected in zip(layer.variables[2:], statistics, strict=True):
+            np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5)
 
 
 @pytest.mark.tensorflow
