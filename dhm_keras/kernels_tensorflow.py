@@ -27,8 +27,7 @@ def normalized(x, scale, offset, mean, variance, epsilon):
     copies, given = _copies(x.shape), tuple(map(tf.convert_to_tensor, (scale, offset, mean, variance)))
     if copies == 1:
         return _normalization(x, *given, epsilon=epsilon)[0]
-    given = tf.unstack(tf.tile(tf.stack(given), [1, copies]))
-    return tf.reshape(_normalization(_fold(x, copies), *given, epsilon=epsilon)[0], (-1, *x.shape[1:]))
+    return _unfold(_normalization(_fold(x, copies), *_tiled(given, copies), epsilon=epsilon)[0], x.shape)
 
 
 def normalized_by_batch(x, scale, offset, mean, variance, momentum, epsilon):
@@ -49,33 +48,38 @@ def normalized_by_batch(x, scale, offset, mean, variance, momentum, epsilon):
         settings = {"epsilon": epsilon, "is_training": True, "exponential_avg_factor": 1 - momentum}
         return _normalization(x, scale, offset, mean, variance, **settings)[:3]
 
+    of_batch = _moments(tf.stop_gradient(x), copies, epsilon)
+
     @tf.custom_gradient
     def normalize(x, scale, offset):
-        ones, zeros, nothing = tf.ones(copies * x.shape[-1]), tf.zeros(copies * x.shape[-1]), tf.zeros([0])
-        of_copies = _normalization(_fold(x, copies), ones, zeros, nothing, nothing, epsilon=epsilon, is_training=True)
-        # What the kernel keeps for its gradient: on a CPU mean and biased variance.
-        means, variances = tf.unstack(tf.reshape(tf.stack(of_copies[3:5]), (2, copies, -1)))
-        mean = tf.reduce_mean(means, axis=0)
-        variance = tf.reduce_mean(variances + tf.square(means - mean), axis=0)
-
-        def gradients(upstream, *_):  # the statistics go to the running ones, which no one differentiates
+        def gradients(upstream):
             return tf.raw_ops.FusedBatchNormGradV3(
                 y_backprop=upstream,
                 x=x,
                 scale=scale,
-                reserve_space_1=mean,
-                reserve_space_2=variance,
-                reserve_space_3=nothing,
+                reserve_space_1=of_batch[0],
+                reserve_space_2=of_batch[1],
+                reserve_space_3=tf.zeros([0]),
                 epsilon=epsilon,
             )[:3]
 
-        return (normalized(x, scale, offset, mean, variance, epsilon), mean, variance), gradients
+        return normalized(x, scale, offset, *of_batch, epsilon), gradients
 
-    outputs, *of_batch = normalize(x, scale, offset)
     count = tf.cast(tf.size(x) // x.shape[-1], "float32")
-    of_batch[1] *= count / tf.maximum(count - 1, 1)
+    unbiased = of_batch[1] * (count / tf.maximum(count - 1, 1))
     running = tf.stack([mean, variance])
-    return outputs, *tf.unstack(running + (1 - momentum) * (tf.stack(of_batch) - running))
+    moved = running + (1 - momentum) * (tf.stack([of_batch[0], unbiased]) - running)
+    return normalize(x, scale, offset), *tf.unstack(moved)
+
+
+def _moments(x, copies, epsilon):
+    """Mean and biased variance of each channel, from those of its copies, which the kernel keeps for its gradient."""
+    any_scale, nothing = tf.constant(0.0, shape=[copies * x.shape[-1]]), tf.zeros([0])
+    given = any_scale, any_scale, nothing, nothing
+    kept = _normalization(_fold(x, copies), *given, epsilon=epsilon, is_training=True)[3:5]
+    means, variances = tf.unstack(tf.reshape(tf.stack(kept), (2, copies, -1)))
+    mean = tf.reduce_mean(means, axis=0)
+    return mean, tf.reduce_mean(variances + tf.square(means - mean), axis=0)
 
 
 def momentum_step(variable, velocity, gradient, learning_rate, momentum, nesterov):
@@ -107,7 +111,16 @@ def _copies(shape):
 
 def _fold(x, copies):
     _, height, width, channels = x.shape
-    return x if copies == 1 else tf.reshape(x, (-1, 1, height * width // copies, copies * channels))
+    return tf.reshape(x, (-1, 1, height * width // copies, copies * channels))
+
+
+def _unfold(x, shape):
+    return tf.reshape(x, (-1, *shape[1:]))
+
+
+def _tiled(values, copies):
+    """Tensors `(channels,)`, each `copies` times in a row."""
+    return tf.unstack(tf.tile(tf.stack(values), [1, copies]))
 
 
 def _normalization(x, scale, offset, mean, variance, is_training=False, **settings):

@@ -15,6 +15,10 @@ class CoupledWeightDecay:
     def _apply_weight_decay(self, variables):
         """Keras's decoupled decay: nothing here."""
 
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        """Keras's, with the learning rate read once instead of once a variable."""
+        super()._backend_update_step(grads, trainable_variables, ops.cast(learning_rate, "float32"))
+
     def decayed(self, gradient, variable):
         """The gradient of the loss plus `weight_decay / 2 * |w|^2`.
 

@@ -283,7 +283,10 @@ class DHM(keras.Model):
                     later = x.starting_at(*divmod(epoch * steps + step, x.steps_per_epoch))
                     at_once = self.steps_per_execution
                     x = later.draws_for_backend(at_once) if on_device else later.for_backend(strategy)
-                return super().fit(x, y, batch_size, epochs, verbose, callbacks, initial_epoch=epoch, **kwargs)
+                x, y, kwargs = _batches(x, y, {"batch_size": batch_size, "shuffle": True, **kwargs})
+                return super().fit(
+                    x, y, epochs=epochs, verbose=verbose, callbacks=callbacks, initial_epoch=epoch, **kwargs
+                )
         finally:  # a callback's draw does not outlive the training, however it ended
             self._routing.heads, self._routing.pairs = before
             self._routing.source = None
@@ -315,7 +318,7 @@ class DHM(keras.Model):
             self._routing.functions.clear()
             self.make_train_function()
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, **kwargs):
         """As `keras.Model.evaluate`; covers all heads and pairs."""
         _refuse_endless(x)
         check_labels(y, self.num_classes)
@@ -324,13 +327,16 @@ class DHM(keras.Model):
                 check_labels(x.labels, self.num_classes)
                 x, steps = distribute.validation_data(x, None, distribute.strategy_of(self))
                 kwargs = {"steps": steps, **kwargs}
-            return super().evaluate(x, y, *args, **kwargs)
+            given = {"batch_size": batch_size, "sample_weight": sample_weight, **kwargs}
+            x, y, kwargs = _batches(x, y, given)
+            return super().evaluate(x, y, verbose=verbose, **kwargs)
 
-    def predict(self, x, *args, **kwargs):
+    def predict(self, x, batch_size=None, verbose="auto", **kwargs):
         """As `keras.Model.predict`; gives a dict from head to logits `(n, classes)`, with what else necks give."""
         _refuse_endless(x)
         with distribute.plain_errors(x):
-            return super().predict(x, *args, **kwargs)
+            x, _, kwargs = _batches(x, None, {"batch_size": batch_size, **kwargs})
+            return super().predict(x, verbose=verbose, **kwargs)
 
     def get_config(self):
         return {
@@ -352,6 +358,21 @@ class DHM(keras.Model):
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+
+def _batches(x, y, kwargs):
+    """Arguments of Keras's `fit`, `evaluate` or `predict`: on TensorFlow arrays become batches at once.
+
+    Of arrays Keras makes a pipeline that TensorFlow tunes, and an epoch then ends up to a minute late, see
+    `distribute.tensorflow_data.without_autotune`.
+    """
+    if any(kwargs.get(name) for name in ("steps", "steps_per_epoch", "validation_split")):
+        return x, y, kwargs  # Keras takes arrays apart itself
+    of_arrays = {name: kwargs.get(name) for name in ("sample_weight", "class_weight", "batch_size")}
+    batches = distribute.batches_of_arrays(x, y, shuffle=kwargs.get("shuffle", False), **of_arrays)
+    if batches is None:
+        return x, y, kwargs
+    return batches, None, {name: value for name, value in kwargs.items() if name not in of_arrays}
 
 
 def _check_processes(model):

@@ -81,17 +81,28 @@ def test_fused_and_unfused_agree_in_value_and_gradient(training, dtype, toleranc
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_channels_that_are_no_multiple_of_16_compiled(jit_compile):
+@pytest.mark.parametrize("channels", [24, 16])
+def test_a_compiled_step_with_any_number_of_channels(channels, jit_compile):
     import tensorflow as tf
 
-    x, layer = images(size=4, channels=24), layer_with_state(24)
+    x, layer = images(size=4, channels=channels), layer_with_state(channels)
     y, mean, variance = numpy_step(layer, x.astype("float64"))
     step = tf.function(
-        lambda x: layer(x, training=True), jit_compile=jit_compile, input_signature=[tf.TensorSpec((None, 4, 4, 24))]
+        lambda x: layer(x, training=True),
+        jit_compile=jit_compile,
+        input_signature=[tf.TensorSpec((None, 4, 4, channels))],
     )
     np.testing.assert_allclose(step(x), y, atol=1e-5)
     np.testing.assert_allclose(layer.moving_mean.numpy(), mean, rtol=1e-6)
     np.testing.assert_allclose(layer.moving_variance.numpy(), variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_without_momentum_the_running_statistics_are_the_batch_s(channels):
+    x, layer = images(size=4, channels=channels), layer_with_state(channels, momentum=0.0)
+    layer(x, training=True)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer.moving_mean.value), x.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer.moving_variance.value), x.var((0, 1, 2), ddof=1), rtol=1e-5)
 
 
 @pytest.mark.tensorflow

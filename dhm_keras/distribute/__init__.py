@@ -21,7 +21,7 @@ if keras.backend.backend() == "tensorflow":
         unless_empty,
         updating_only,
     )
-    from dhm_keras.distribute.tensorflow_data import plain_errors, validation_data
+    from dhm_keras.distribute.tensorflow_data import batches_of_arrays, plain_errors, validation_data
     from dhm_keras.distribute.tensorflow_devices import (
         all_equal,
         alone,
@@ -38,6 +38,7 @@ else:
         all_sum,
         alone,
         assign,
+        batches_of_arrays,
         checked_labels,
         compile_settings,
         data_parallel,
@@ -63,6 +64,7 @@ __all__ = [
     "all_sum",
     "alone",
     "assign",
+    "batches_of_arrays",
     "checked_labels",
     "compile_settings",
     "data_parallel",

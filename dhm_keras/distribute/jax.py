@@ -336,6 +336,15 @@ def validation_data(data, batch_size, strategy=None):
     return data, None
 
 
+def batches_of_arrays(x, y, sample_weight, class_weight, batch_size, shuffle):
+    """None: on JAX Keras cuts the batches itself.
+
+    Args:
+        x, y, sample_weight, class_weight, batch_size, shuffle: As in `keras.Model.fit`.
+    """
+    return None
+
+
 def plain_errors(*sources):
     """A scope that does nothing: Keras asks the sources for batches itself, and their errors pass.
 

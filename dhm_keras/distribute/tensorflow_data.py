@@ -4,6 +4,7 @@ import contextlib
 
 import numpy as np
 import tensorflow as tf
+from keras.src.trainers.data_adapters import array_data_adapter
 
 
 def without_autotune(dataset):
@@ -21,6 +22,23 @@ def without_autotune(dataset):
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
+
+
+def batches_of_arrays(x, y, sample_weight, class_weight, batch_size, shuffle):
+    """The pipeline that Keras makes of arrays, without autotune.
+
+    Args:
+        x, y, sample_weight, class_weight, batch_size, shuffle: As in `keras.Model.fit`.
+
+    Returns:
+        `tf.data.Dataset`; None where `x` is anything else.
+    """
+    if not array_data_adapter.can_convert_arrays((x, y, sample_weight)):
+        return None
+    settings = {"batch_size": batch_size, "shuffle": shuffle, "class_weight": class_weight}
+    adapter = array_data_adapter.ArrayDataAdapter(x, y, sample_weight=sample_weight, **settings)
+    dataset = adapter.get_tf_dataset().apply(tf.data.experimental.assert_cardinality(adapter.num_batches))
+    return without_autotune(dataset)
 
 
 def shares(n, batch_size, context=None):
