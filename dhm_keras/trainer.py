@@ -372,7 +372,8 @@ def _batches(x, y, kwargs):
     batches = distribute.batches_of_arrays(x, y, shuffle=kwargs.get("shuffle", False), **of_arrays)
     if batches is None:
         return x, y, kwargs
-    return batches, None, {name: value for name, value in kwargs.items() if name not in of_arrays}
+    kwargs = {name: value for name, value in kwargs.items() if name not in of_arrays}
+    return batches, None, {**kwargs, "shuffle": False} if "shuffle" in kwargs else kwargs
 
 
 def _check_processes(model):

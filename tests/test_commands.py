@@ -66,7 +66,13 @@ SMALLER = {  # the constants of a benchmark
     "jpeg_speed": {"EXAMPLES": 8, "BATCH_SIZE": 4, "WARM_UP": 1, "STEPS": 1},
     "reid_ranking": {"QUERIES": 20, "GALLERY": 90, "SIZE": 16, "LATENT": 4, "PERSONS": 9, "CAMERAS": 3},
     "reid_inference": {"BATCH_SIZE": 2, "SIZE": (64, 32, 3), "REPEATS": 1},
-    "device_speed": {"BATCH_SIZE": 4, "REPEATS": 1},
+    "device_speed": {"BATCH_SIZE": 4, "REPEATS": 1, "MATRIX": 64},
+    "run": {
+        "NETWORKS": {"resnet20": (4, 2)},
+        "STARTS": ("resnet20",),
+        "START_TURNS": 1,
+        "EXPORTED": ("resnet20",),
+    },
 }
 HERE = {  # the tests below that run them
     "test_two_hosts_train_one_run": [r"export TF_CONFIG", r"python recipes/cifar100\.py .*--run_dir SHARED_FOLDER"],
@@ -243,6 +249,7 @@ def test_a_benchmark_in_smoke_form(name, monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.syspath_prepend(path.parent)
     spec.loader.exec_module(module)
     try:
         for constant, value in SMALLER[name].items():
@@ -251,6 +258,7 @@ def test_a_benchmark_in_smoke_form(name, monkeypatch, capsys):
     finally:
         for flag in set(flags.FLAGS) - known:
             delattr(flags.FLAGS, flag)
+        sys.modules.pop("workers", None)  # it has a flag, too
 
 
 def small(name, module, capsys):
@@ -263,6 +271,11 @@ def small(name, module, capsys):
             module.write_images(folder)
             for source in module.SOURCES:
                 assert module.measure(source, folder)
+    elif name == "run":
+        module.main(flags.FLAGS([name, "--only=steps,start,export"]))
+        text = capsys.readouterr().out
+        assert re.search(r"^resnet20 +4 +[\d.]+ +[\d.]+ \([\d.]+ - [\d.]+\) +2\.\d\d ", text, re.MULTILINE)
+        assert "first step" in text and "Equal to the never-branched network" in text
     else:
         few = ["--images=4"] if name == "reid_inference" else ["--arch=resnet20", "--steps=2"]
         module.main(flags.FLAGS([name, *few]))
