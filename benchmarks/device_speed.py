@@ -38,7 +38,7 @@ flags.DEFINE_integer(
 
 BATCH_SIZE, REPEATS = 128, 3
 IN_TORCH = ("resnet32", "densenet40", "densenet100", "wrn16_8")
-MATRIX = 8192  # rows and columns of the largest product
+MATRIX = 4096  # rows and columns of the largest product
 WAYS = {  # (images on the device, an epoch a call)
     "ordinary batches": (False, False),
     "on the device": (True, False),
