@@ -134,7 +134,7 @@ def export():
             never = dhm.export.export_main(dhm.DHM(plain, method="baseline"), f"{folder}/plain")
             logits = model.main.predict(images, verbose=0)
             print(f"Exported main of {arch}, beside the network that never had branches")
-            print(dhm.export.check(version, images, logits, plain))
+            print(dhm.export.check(version, images, logits, never))
             kept = {name: serving_memory(path) for name, path in (("branched", version), ("plain", never))}
             print(f"Memory that serving takes: {kept['branched'] / kept['plain']:.3f} of the latter's", flush=True)
 

@@ -1,9 +1,10 @@
 """TensorFlow's fused kernels, one operation where ten would do the same.
 
-Batch normalization is as fast for any number of channels. On a CPU its kernel is six times slower where the channels
-are no multiple of 16, the float32 numbers of an AVX-512 register: a DenseNet, which has 12 more channels in every
-layer, spent a quarter of a training step in it. There, neighbouring positions are folded into the channels, which moves
+Training normalizes as fast with any number of channels. On a CPU the kernel is six times slower where the channels are
+no multiple of 16, the float32 numbers of an AVX-512 register: a DenseNet, which has 12 more channels in every layer,
+spent a quarter of a training step in it. There, neighbouring positions are folded into the channels, which moves
 nothing in memory: (..., 32, 32, 168) is read as (..., 1, 512, 336), and a channel's statistics are those of its copies.
+Not so in inference: exports are read by other runtimes, too, and OpenVINO takes twice as long for a folded one.
 """
 
 import math
@@ -24,10 +25,8 @@ def normalized(x, scale, offset, mean, variance, epsilon):
     Returns:
         Tensor of the shape and dtype of `x`.
     """
-    copies, given = _copies(x.shape), tuple(map(tf.convert_to_tensor, (scale, offset, mean, variance)))
-    if copies == 1:
-        return _normalization(x, *given, epsilon=epsilon)[0]
-    return _unfold(_normalization(_fold(x, copies), *_tiled(given, copies), epsilon=epsilon)[0], x.shape)
+    given = map(tf.convert_to_tensor, (scale, offset, mean, variance))
+    return _normalization(x, *given, epsilon=epsilon)[0]
 
 
 def normalized_by_batch(x, scale, offset, mean, variance, momentum, epsilon):
@@ -44,9 +43,10 @@ def normalized_by_batch(x, scale, offset, mean, variance, momentum, epsilon):
     """
     copies = _copies(x.shape)
     scale, offset, mean, variance = map(tf.convert_to_tensor, (scale, offset, mean, variance))
-    if copies == 1 and momentum:
+    if copies == 1:
+        running = (mean, variance) if momentum else (tf.zeros([0]), tf.zeros([0]))
         settings = {"epsilon": epsilon, "is_training": True, "exponential_avg_factor": 1 - momentum}
-        return _normalization(x, scale, offset, mean, variance, **settings)[:3]
+        return _normalization(x, scale, offset, *running, **settings)[:3]
 
     of_batch = _moments(tf.stop_gradient(x), copies, epsilon)
 
@@ -63,7 +63,9 @@ def normalized_by_batch(x, scale, offset, mean, variance, momentum, epsilon):
                 epsilon=epsilon,
             )[:3]
 
-        return normalized(x, scale, offset, *of_batch, epsilon), gradients
+        given = tf.unstack(tf.tile(tf.stack([scale, offset, *of_batch]), [1, copies]))
+        outputs = _normalization(_fold(x, copies), *given, epsilon=epsilon)[0]
+        return tf.reshape(outputs, (-1, *x.shape[1:])), gradients
 
     count = tf.cast(tf.size(x) // x.shape[-1], "float32")
     unbiased = of_batch[1] * (count / tf.maximum(count - 1, 1))
@@ -112,15 +114,6 @@ def _copies(shape):
 def _fold(x, copies):
     _, height, width, channels = x.shape
     return tf.reshape(x, (-1, 1, height * width // copies, copies * channels))
-
-
-def _unfold(x, shape):
-    return tf.reshape(x, (-1, *shape[1:]))
-
-
-def _tiled(values, copies):
-    """Tensors `(channels,)`, each `copies` times in a row."""
-    return tf.unstack(tf.tile(tf.stack(values), [1, copies]))
 
 
 def _normalization(x, scale, offset, mean, variance, is_training=False, **settings):
