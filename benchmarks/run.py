@@ -36,7 +36,7 @@ NETWORKS = {  # batch size, turns
 SCOPE = ("resnet32", 128, 16)
 STARTS, START_BATCH, START_TURNS = ("resnet110", "densenet100"), 8, 3
 INPUT, SOURCES = ("resnet32", 128, 12), ("input_speed", "jpeg_speed")
-MEMORY = ("densenet100", 64, 1)
+MEMORY = ("densenet100", 16, 1)
 EXPORTED = ("resnet32", "densenet40")
 
 
