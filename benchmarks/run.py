@@ -1,6 +1,6 @@
 """What a training with branches costs, as ratios: steps against arithmetic, PyTorch and plain Keras; and the rest.
 
-    python benchmarks/run.py                       # three quarters of an hour on two cores; nothing else should run
+    python benchmarks/run.py                       # about an hour on two cores; nothing else should run
     python benchmarks/run.py --only steps,start
     python benchmarks/run.py --torch_python ~/torch/bin/python    # an environment with PyTorch, if not this one
 

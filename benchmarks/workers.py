@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from absl import flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("torch_python", None, "Interpreter that has PyTorch. Defaults to this one, if it has.")
+flags.register_validator(
+    "torch_python", lambda path: path is None or os.access(path, os.X_OK), "Expected the path of a Python interpreter."
+)
 
 HERE = pathlib.Path(__file__).parent
 

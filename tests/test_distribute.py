@@ -208,3 +208,15 @@ def test_killed_within_an_epoch_on_two_replicas(mirrored, tmp_path, synchronized
         assert len(one) == len(other) > 10  # names of the optimizer's variables are numbered
         for value, expected in zip(other.values(), one.values()):
             np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.tensorflow
+def test_batches_of_arrays_are_keras_s_and_no_thread_tunes_them():
+    from dhm_keras import distribute
+
+    x, y = np.arange(10.0), np.arange(10)
+    batches = distribute.batches_of_arrays(x, y, None, None, batch_size=4, shuffle=False)
+    assert len(batches) == 3 and batches.options().autotune.enabled is False
+    given = [(images.numpy().tolist(), labels.numpy().tolist()) for images, labels in batches]
+    assert given == [(x[i : i + 4].tolist(), y[i : i + 4].tolist()) for i in (0, 4, 8)]
+    assert distribute.batches_of_arrays(batches, None, None, None, batch_size=None, shuffle=False) is None
